@@ -43,7 +43,7 @@ def s3_server_at(host: str, folder: Path) -> Iterator[int]:
             yield port
         finally:
             server.terminate()
-            server.wait(10)
+            server.wait(60)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def unseen_here(location: str, path: str, token: str) -> str | None:
 
 
 def unseen_input(location: str, path: str) -> str:
-    """Return that this process does not see the file `path` of the inputs at `location`, which the driver has."""
+    """Return that this process does not see `path`, a file of the inputs at `location`, as the driver does."""
     return f"{socket.gethostname()}: {location} is another folder there: it does not have the driver's {path}"
 
 
@@ -83,8 +83,7 @@ def unseen_error(location: str, setting: str, problems: Sequence[str]) -> RunErr
     else:
         what = "the workers do not see the folder that the results are for, and these would be lost"
     return RunError(
-        f"{what}:\n"
-        + "\n".join(f"    node {problem}" for problem in dict.fromkeys(problems)),
+        f"{what}:\n" + "\n".join(f"    node {problem}" for problem in dict.fromkeys(problems)),
         where=location,
         hint=hint,
     )

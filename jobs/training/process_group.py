@@ -12,7 +12,7 @@ from ray.train.torch.config import _TorchBackend
 _INTERFACE = "GLOO_SOCKET_IFNAME"
 
 
-class NodeTorchConfig(TorchConfig):  # type: ignore[misc]  # Ray's types are not read
+class NodeTorchConfig(TorchConfig):
     """Ray's process group, whose workers listen at the address that Ray knows their nodes by.
 
     Gloo would listen at the address of the host's name: a name that does not resolve, or resolves to loopback
@@ -24,24 +24,23 @@ class NodeTorchConfig(TorchConfig):  # type: ignore[misc]  # Ray's types are not
         return _NodeTorchBackend
 
 
-class _NodeTorchBackend(_TorchBackend):  # type: ignore[misc]  # Ray's types are not read
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+class _NodeTorchBackend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
         worker_group.execute(listen_on_node_interface)
         super().on_start(worker_group, backend_config)
 
 
 def listen_on_node_interface() -> None:
     """Let Gloo use the interface of this node's address, unless the user has chosen one."""
-    import ray
-
-    interface = interface_of(ray.util.get_node_ip_address())
+    util: Any = import_module("ray.util")
+    interface = interface_of(util.get_node_ip_address())
     if interface is not None:
         os.environ.setdefault(_INTERFACE, interface)
 
 
 def interface_of(address: str) -> str | None:
-    """Return the name of the network interface that has the IP address; None if none has it, as in a container
-    that Ray knows by its host's."""
+    """Return the name of the network interface that has the IP address; None if none has it, as in a
+    container that Ray knows by its host's."""
     psutil: Any = import_module("psutil")  # Ray brings it
     for name, addresses in psutil.net_if_addrs().items():
         if any(each.address == address for each in addresses):

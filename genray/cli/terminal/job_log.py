@@ -1,9 +1,9 @@
 """The log of a job, printed in whole lines. Of Ray's own lines those of no consequence are left out, and
 those of a lost node become one.
 
-Ray prints its C++ processes' messages and, for each node that it loses, the last lines of that node's log. The
-controller of a training prints each error several times, with the traceback of its own code; the error that
-ends the training is genray's last line.
+Ray prints its C++ processes' messages and, for each node that it loses, the last lines of that node's log.
+The controller of a training prints each error several times, with the traceback of its own code; the error
+that ends the training is genray's last line.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class RayNoise:
         if match := _GROUP.match(plain):
             return f"workers that train: {match[1]}"
         if _RETRY.match(plain):
-            return "a worker was lost: all start again from the last checkpoint, once there is room for them"
+            return "the workers start again from the last checkpoint, once there is room for them"
         if _NOISE.match(plain) or (self._after_noise and not plain.strip()):
             return None
         if match := _NODE_LOST.match(plain):

@@ -1,8 +1,8 @@
-"""`python -m tests.cluster.nodes [ARGUMENTS OF PYTEST]`: the tests of this folder, in namespaces of their own.
+"""The tests of this folder in namespaces of their own: `python -m tests.cluster.nodes [PYTEST'S ARGUMENTS]`.
 
-In a network namespace of its own the lab may make a bridge and addresses without touching those of the machine,
-and all that it starts ends with its process namespace. Where the system allows neither root nor unprivileged
-namespaces, pytest runs without them, and skips the tests with the reason.
+In a network namespace of its own the lab may make a bridge and addresses without touching those of the
+machine, and all that it starts ends with its process namespace. Where the system allows neither root nor
+unprivileged namespaces, pytest runs without them, and skips the tests with the reason.
 """
 
 import os
@@ -23,7 +23,7 @@ def main() -> int:
         problem = "" if tried.returncode == 0 else tried.stderr.strip()
     except FileNotFoundError as error:
         problem = str(error)
-    # Not by a plugin of the ordinary tests' options: a node's start takes longer than a test of theirs.
+    # The options of the ordinary tests leave this folder out, and give a test less time than a node may need.
     pytest = [sys.executable, "-m", "pytest", "-o", "addopts=-ra --import-mode=importlib", "--timeout=1500"]
     command = [*pytest, *(sys.argv[1:] or [str(Path(__file__).parent)])]
     environment = os.environ | {MARK: problem or "yes"}

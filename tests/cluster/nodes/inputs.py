@@ -6,28 +6,42 @@ import io
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from genray.io.store import create_store
 from tests.cluster.nodes.lab import Lab
 
 
-def put_images(lab: Lab, folder: str, count: int, *, size: int = 24) -> str:
-    """Write gray images of `size` x `size` pixels, each a disc on a ramp, to a folder of the bucket once;
-    returns its URI."""
-    uri = lab.uri(folder)
-    store = create_store(uri)
+def image(index: int, size: int = 24) -> bytes:
+    """A gray image of `size` x `size` pixels as a PNG file: a disc on a ramp, for each index another."""
     rows, columns = np.mgrid[:size, :size]
+    top, left, radius = np.random.default_rng(index).uniform(0.25, 0.75, 3) * (size, size, size / 3)
+    inside = np.hypot(rows - top, columns - left) < radius
+    stream = io.BytesIO()
+    Image.fromarray(np.where(inside, 230, 20 + 80 * columns / size).astype(np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def put_images(lab: Lab, folder: str, count: int, *, size: int = 24) -> str:
+    """Write images to a folder of the bucket, once; returns its URI."""
+    store = create_store(lab.uri(folder))
     for index in range(count):
-        path = f"{index:04}.png"
-        if store.exists(path):
-            continue
-        top, left, radius = np.random.default_rng(index).uniform(0.25, 0.75, 3) * (size, size, size / 3)
-        inside = np.hypot(rows - top, columns - left) < radius
+        if not store.exists(path := f"{index:04}.png"):
+            store.write(path, image(index, size))
+    return store.root
+
+
+def put_table(lab: Lab, folder: str, count: int) -> str:
+    """Write images to a Parquet file in the bucket, which workers read at once; returns the URI of its
+    folder."""
+    store = create_store(lab.uri(folder))
+    if not store.exists("images.parquet"):
         stream = io.BytesIO()
-        Image.fromarray(np.where(inside, 230, 20 + 80 * columns / size).astype(np.uint8)).save(stream, "PNG")
-        store.write(path, stream.getvalue())
-    return uri
+        pq.write_table(pa.table({"image": [image(index) for index in range(count)]}), stream)
+        store.write("images.parquet", stream.getvalue())
+    return store.root
 
 
 def epochs(lab: Lab, run: str) -> list[int]:
@@ -39,7 +53,7 @@ def epochs(lab: Lab, run: str) -> list[int]:
 
 
 def position(lab: Lab, run: str) -> float:
-    """The epochs, with the part of the current one, that a run in the bucket says it has trained; 0: unknown."""
+    """The epochs, also in part, that a run in the bucket says it has trained; 0: unknown."""
     store = create_store(lab.uri("runs", run))
     try:
         tick = json.loads(store.read("progress.json"))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shlex
 import shutil
 import subprocess
 import sys
@@ -179,9 +178,7 @@ class Lab:
     def alive(self) -> set[str]:
         """The addresses of the nodes that the cluster takes for alive."""
         token = self.environment["RAY_AUTH_TOKEN"]
-        request = Request(
-            f"{self.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {token}"}
-        )
+        request = Request(f"{self.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {token}"})
         try:
             with urlopen(request, timeout=10) as answer:
                 rows = json.load(answer)["data"]["result"]["result"]
@@ -247,14 +244,14 @@ class Ended:
 
 
 @contextmanager
-def lab(*, workers: int = 2, cpus: int = 2, redis: bool = False) -> Iterator[Lab]:
+def lab(*, workers: int = 2, cpus: int = 2) -> Iterator[Lab]:
     """Start the nodes of a lab for a `with` block."""
     # Ray puts sockets below this folder, and their paths may have 107 bytes: pytest's own are too long.
     path = Path(tempfile.mkdtemp(prefix="gr", dir="/tmp"))
     beside = Path(tempfile.mkdtemp(prefix="gr-nodes-", dir="/tmp"))
     names = ["head", *(f"worker-{number}" for number in range(1, workers + 1))]
     _network(names)
-    ray = shlex.join([sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"])
+    ray = f"{sys.executable} -m ray.scripts.scripts start --block --disable-usage-stats"
     ray += f" --log-style=record --object-store-memory={_OBJECT_STORE} --temp-dir={path}/ray"
     try:
         with s3_server_at(CLIENT, beside) as port:
@@ -265,7 +262,8 @@ def lab(*, workers: int = 2, cpus: int = 2, redis: bool = False) -> Iterator[Lab
             environment = _environment(path)
             here = f"--node-ip-address={addresses[0]} --dashboard-host=0.0.0.0 --dashboard-port={_DASHBOARD}"
             commands = [f"{ray} --head --num-cpus=0 --port={_GCS} {here}"]
-            commands += [f"{ray} --address={gcs} --num-cpus={cpus} --node-ip-address={a}" for a in addresses[1:]]
+            ray += f" --address={gcs} --num-cpus={cpus}"
+            commands += [f"{ray} --node-ip-address={address}" for address in addresses[1:]]
             nodes = [
                 Node(*each, path, beside, environment)
                 for each in zip(names, addresses, commands, strict=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genray.bundle import load_bundle
-from tests.cluster.nodes.inputs import epochs, position, put_images
+from tests.cluster.nodes.inputs import epochs, position, put_table
 from tests.cluster.nodes.lab import Ended, Lab, until
 
 _EPOCHS = 4
@@ -15,7 +15,11 @@ _IMAGES = 1200
 
 def submit(lab: Lab, name: str, *more: str) -> subprocess.Popen[str]:
     """A training whose epochs take some seconds, so that a node can be lost in the middle of one."""
-    sets = [f"data.path={put_images(lab, 'training', _IMAGES)}", f"runs={lab.uri('runs')}", f"loop.epochs={_EPOCHS}"]
+    sets = [
+        f"data.path={put_table(lab, 'training', _IMAGES)}",
+        f"runs={lab.uri('runs')}",
+        f"loop.epochs={_EPOCHS}",
+    ]
     sets += ["model.kind=conv", "model.filters=[4,4]", "model.latent=4", "loop.batch_size=1"]
     sets += ["eval.projection=none", "eval.baselines=[]", "loop.weights=last", "device.threads=1"]
     return lab.submit("train-autoencoder", "--name", name, sets=[*sets, "loop.workers=2", *more])
@@ -61,11 +65,11 @@ def test_an_elastic_training_goes_on_with_the_nodes_that_there_are(lab: Lab) -> 
     lab.workers[0].kill()
     until(lambda: log.count("workers that train: 1") == 1, 400, log.text)
     alone = len(epochs(lab, "elastic"))
-    until(lambda: len(epochs(lab, "elastic")) > alone, 200, log.text)
+    until(lambda: len(epochs(lab, "elastic")) > alone, 400, log.text)
     lab.workers[0].start()
     until(lambda: log.count("workers that train: 2") == 2, 400, log.text)
     together = len(epochs(lab, "elastic"))
-    until(lambda: len(epochs(lab, "elastic")) > together, 200, log.text)
+    until(lambda: len(epochs(lab, "elastic")) > together, 400, log.text)
     assert lab.run("jobs", "stop", log.job(), "--address", lab.dashboard).code == 0
     assert process.wait(60) == 130, log.text()
     done = epochs(lab, "elastic")

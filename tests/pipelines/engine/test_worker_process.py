@@ -93,7 +93,7 @@ def test_a_worker_that_sees_other_inputs_than_the_driver_does_not_start(tmp_path
     elif there == "another file of this name":
         (tmp_path / "in" / first.path).write_bytes(b"something else")
         (tmp_path / "in" / "b.png").write_bytes(png(1))
-    with pytest.raises(RunError, match="does not have the driver's a.png") as refused:
+    with pytest.raises(RunError, match=r"does not have the driver's a\.png") as refused:
         given.open_worker()
     assert "input=s3://" in str(refused.value.hint)
 
