@@ -61,7 +61,7 @@ def unseen_here(location: str, path: str, token: str) -> str | None:
 
 
 def unseen_input(location: str, path: str) -> str:
-    """Return that this process does not see `path`, a file of the inputs at `location`, as the driver does."""
+    """Return that this process does not see `path`, a file of the inputs at `location`, as the driver."""
     return f"{socket.gethostname()}: {location} is another folder there: it does not have the driver's {path}"
 
 

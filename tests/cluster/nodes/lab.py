@@ -36,8 +36,9 @@ _OBJECT_STORE = 80_000_000  # bytes of each node
 _GCS, _DASHBOARD = 6379, 8265
 _START_S = 400.0  # seconds in which nodes are there, also on a busy machine
 
-# A node: hides what it must not see, then becomes Ray. The first process of its process namespace is this
-# shell, with which all others end.
+# A node: hides what it must not see, then starts Ray. The first process of its process namespace is this
+# shell, with which all others end. Not `ray start --block`: on a busy machine it ends the head because
+# Ray's client server, which nothing here uses, has waited 30 s.
 _NODE = """
 set -e
 hostname {name}
@@ -47,8 +48,8 @@ for code in {code}; do mount -t tmpfs none $code; done
 mount --bind {folder} {lab}
 mkdir -p {lab}/home {lab}/tmp {lab}/work
 cd {lab}/work
-{ray} &
-wait $!
+{ray}
+sleep infinity
 """
 
 
@@ -251,7 +252,7 @@ def lab(*, workers: int = 2, cpus: int = 2) -> Iterator[Lab]:
     beside = Path(tempfile.mkdtemp(prefix="gr-nodes-", dir="/tmp"))
     names = ["head", *(f"worker-{number}" for number in range(1, workers + 1))]
     _network(names)
-    ray = f"{sys.executable} -m ray.scripts.scripts start --block --disable-usage-stats"
+    ray = f"{sys.executable} -m ray.scripts.scripts start --disable-usage-stats"
     ray += f" --log-style=record --object-store-memory={_OBJECT_STORE} --temp-dir={path}/ray"
     try:
         with s3_server_at(CLIENT, beside) as port:

@@ -6,7 +6,9 @@ import pytest
 from jobs.training.process_group import interface_of, listen_on_node_interface
 
 
-def test_workers_listen_where_ray_knows_their_node(embedded_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_listen_where_ray_knows_their_node(
+    embedded_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An embedded Ray is on loopback, whatever the host's name resolves to."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
