@@ -7,10 +7,10 @@ PHOTOS ?= data/photographs
 RECORDS ?= data/mitbih
 RHYTHMS ?= data/rhythms
 
-.PHONY: help install demo test lint bench models docs clean
+.PHONY: help install demo test test-cluster lint bench models docs clean
 
 help:            ## list what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 install: .venv/installed   ## make .venv and install genray in it
 
@@ -23,6 +23,9 @@ install: .venv/installed   ## make .venv and install genray in it
 
 test: .venv/installed      ## run the tests
 	$(BIN)/python -m pytest
+
+test-cluster: .venv/installed  ## run the tests on Ray nodes that share nothing but an S3 server (half an hour; Linux)
+	$(BIN)/python -m tests.cluster.nodes
 
 lint: .venv/installed      ## check style (ruff) and types (mypy, strict)
 	$(BIN)/ruff check .

@@ -60,9 +60,14 @@ def unseen_here(location: str, path: str, token: str) -> str | None:
         time.sleep(_PAUSE_S)
 
 
+def unseen_input(location: str, path: str) -> str:
+    """Return that this process does not see `path`, a file of the inputs at `location`, as the driver."""
+    return f"{socket.gethostname()}: {location} is another folder there: it does not have the driver's {path}"
+
+
 def unseen_error(location: str, setting: str, problems: Sequence[str]) -> RunError:
     """Return the error for workers that do not see `location`, the value of `setting`, for the reasons
-    `problems` of `unseen_here`."""
+    `problems` of `unseen_here` or `unseen_input`."""
     if is_uri(location):
         hint = (
             "give every node the credentials of the store and a way to it, as with "
@@ -73,9 +78,12 @@ def unseen_error(location: str, setting: str, problems: Sequence[str]) -> RunErr
             f"give a store that every node reaches, such as {setting}=s3://BUCKET/{setting}, or mount one "
             "folder at this path on every node"
         )
+    if setting == "input":
+        what = "the workers do not see the inputs, and would take them for broken"
+    else:
+        what = "the workers do not see the folder that the results are for, and these would be lost"
     return RunError(
-        "the workers do not see the folder that the results are for, and these would be lost:\n"
-        + "\n".join(f"    node {problem}" for problem in dict.fromkeys(problems)),
+        f"{what}:\n" + "\n".join(f"    node {problem}" for problem in dict.fromkeys(problems)),
         where=location,
         hint=hint,
     )

@@ -303,12 +303,15 @@ class PreparedTraining:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
+        from jobs.training.process_group import NodeTorchConfig
+
         # Ray's types lack returned values and elastic groups.
         make_trainer: Any = TorchTrainer
         make_scaling: Any = ScalingConfig
         gpu = demand.gpus_per_worker > 0
         return make_trainer(
             work,
+            torch_config=NodeTorchConfig(),
             scaling_config=make_scaling(
                 num_workers=workers,
                 use_gpu=gpu,

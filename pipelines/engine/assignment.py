@@ -9,8 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from genray.errors import RunError
-from genray.io.proof import unseen_error, unseen_here
+from genray.errors import DataError, RunError
+from genray.io.proof import unseen_error, unseen_here, unseen_input
+from genray.io.sources import Item, ItemSource
 from genray.io.store import Store, open_store
 from pipelines.engine.chunk import OutputWriter, ReportCounts
 from pipelines.engine.deaths import Isolate
@@ -43,6 +44,8 @@ class Assignment:
         prepared: result of the step's `prepare`.
         earlier: what is known of earlier passes that were killed.
         proof: text that the driver wrote to the output, see `genray.io.proof`.
+        witness: input by which workers on other nodes prove that they see the inputs, see
+            `ItemSource.witness`; None: the inputs are not local files.
     """
 
     step: str
@@ -55,6 +58,7 @@ class Assignment:
     prepared: Mapping[str, Any]
     earlier: EarlierKills = field(default_factory=EarlierKills)
     proof: str = ""
+    witness: Item | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Assignment:
@@ -78,6 +82,7 @@ class Assignment:
         settings: BulkSettings = step_class.settings_class.model_validate(self.settings)
         store = open_store(settings.output)
         step = step_class.load(settings)
+        source = self._open_source(step)
         with tempfile.TemporaryDirectory(prefix="genray-model-") as folder:
             fetch_model(store, Path(folder))
             notes = step.open(StepPlace(self.threads, self.gpu, Path(folder)), self.prepared)
@@ -87,7 +92,7 @@ class Assignment:
         worker = ChunkWorker(
             settings,
             step,
-            step.open_source(),
+            source,
             OutputWriter(settings.write, sink, table),
             Ledger(store),
             Attempts(store),
@@ -96,6 +101,24 @@ class Assignment:
             isolate=isolate,
         )
         return AssignedWorker(worker, Plan(store, self.number, self._bounds()), notes, self._attempts_before)
+
+    def _open_source(self, step: Step[Any]) -> ItemSource:
+        """Open the inputs.
+
+        Raises:
+            RunError: they are not the driver's.
+        """
+        if self.witness is None:
+            return step.open_source()
+        try:
+            source = step.open_source()
+            if source.witness(self.witness) == self.witness:
+                return source
+        except DataError:  # there is no such folder
+            pass
+        location = str(self.settings["input"])
+        path = self.witness.container or self.witness.path
+        raise unseen_error(location, "input", [unseen_input(location, path)])
 
     def _attempts_before(self, index: int) -> int:
         """Return the attempts of earlier passes at the chunk `index`: what was in progress in them is in the

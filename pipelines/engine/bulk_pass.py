@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from genray.io.sources import ItemSource
+from genray.io.sources import Item, ItemSource
 from genray.settings.base import flatten
 from genray.text import counted, visible
 from pipelines.engine.assignment import keep_model
 from pipelines.engine.plan import (
     InputListing,
+    Plan,
     SuspectsLast,
     output_name,
     remove_plans,
@@ -145,6 +146,10 @@ class Pass:
         if self.listing.selection.is_partial:
             return 0  # unknown
         return len(self.listing.index) - self.listing.recorded
+
+    def first_item(self) -> Item:
+        """Return the first input of the plan, which has one."""
+        return next(Plan(self.output.store, self.number, [0, 1]).chunk(0)).item
 
     def prepare(self) -> None:
         """Let the step fit itself to a sample of the inputs, once for an output."""

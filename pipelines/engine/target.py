@@ -223,6 +223,7 @@ class PreparedBulk:
             gpu=self._uses_gpu(have),
             prepared=this_pass.header.prepared or {},
             earlier=this_pass.earlier,
+            witness=self.source.witness(this_pass.first_item()) if with_ray else None,
         )
         pool: WorkerPool = (
             RayPool(self._worker_range(have), self._cpus_per_worker)

@@ -2,6 +2,8 @@
 those of a lost node become one.
 
 Ray prints its C++ processes' messages and, for each node that it loses, the last lines of that node's log.
+The controller of a training prints each error several times, with the traceback of its own code; the error
+that ends the training is genray's last line.
 """
 
 from __future__ import annotations
@@ -20,8 +22,15 @@ _NOISE = re.compile(
     r"|\d{4}-\d\d-\d\d [\d:,]+\tINFO \S+\.py:\d+ -- "
     r"|\(\d\) raylet has "  # the rest of the message on a lost node
     r"|@ +0x[0-9a-f]+ )"  # a frame of a C++ stack
+    r"|\(TrainController pid=.*"
+    r"|\(RayTrainWorker [^)]*\) "
+    r"(?:Setting up process group|Wrapping provided model|generated new fontManager"
+    r"|\[[WE]\d+ [\d:.]+ (?:socket|ProcessGroupGloo)\.cpp"
+    r"|\[.*gloo.transport.*willRetry=)"
 )
 _RAYLET_ENDED = re.compile(rf"{_FROM}Raylet is terminated")
+_GROUP = re.compile(r"\(TrainController [^)]*\) Started training worker group of size (\d+)")
+_RETRY = re.compile(r"\(TrainController [^)]*\) \[FailurePolicy\] RETRY")
 _NODE_LOST = re.compile(rf"{_FROM}The node with node id: (\w+) and address: (\S+) .*marked dead")
 
 
@@ -85,6 +94,10 @@ class RayNoise:
         return shown
 
     def _shown(self, line: str, plain: str) -> str | None:
+        if match := _GROUP.match(plain):
+            return f"workers that train: {match[1]}"
+        if _RETRY.match(plain):
+            return "the workers start again from the last checkpoint, once there is room for them"
         if _NOISE.match(plain) or (self._after_noise and not plain.strip()):
             return None
         if match := _NODE_LOST.match(plain):

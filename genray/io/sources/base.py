@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -121,6 +122,16 @@ class ItemSource(ABC):
         except (OSError, ValueError):  # reading it gives the reason
             return item
         return item._replace(size=status.st_size, modified=status.st_mtime_ns)
+
+    def witness(self, item: Item) -> Item | None:
+        """Return `item` with the size of the local file that contains it, by which another process finds out
+        whether it sees the same inputs; None if there is no such file, as in a remote store."""
+        root = self.store if item.container else self._file_root
+        if not root.is_local:
+            return None
+        with suppress(OSError, ValueError, DataError):
+            return item._replace(size=root.size(item.container or item.path), modified=0)
+        return None
 
     @abstractmethod
     def read(self, item: Item, limit: int) -> bytes:

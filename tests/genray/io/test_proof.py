@@ -35,6 +35,7 @@ def test_the_error_names_each_node_once_and_the_way_out() -> None:
     assert "runs=s3://BUCKET/runs" in str(error.hint)
     assert "credentials" in str(unseen_error("s3://bucket/runs", "runs", ["a: denied"]).hint)
     assert error.exit_code == 2
+    assert "take them for broken" in unseen_error("/data/in", "input", ["a: no folder"]).what
 
 
 def test_a_store_that_cannot_be_written_is_an_error_before_anything_starts(s3_root: str) -> None:

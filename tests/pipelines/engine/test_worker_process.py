@@ -4,11 +4,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from genray.errors import DataError, StorageFull
+from genray.errors import DataError, RunError, StorageFull
 from genray.io.sources import open_source
 from genray.io.store import create_store
 from pipelines.engine.assignment import Assignment
@@ -75,6 +76,26 @@ def test_a_step_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     (tmp_path / "in").rmdir()
     with pytest.raises(DataError, match="missing"):
         ProcessWorker(given).start()
+
+
+@pytest.mark.parametrize("there", ["nothing", "no folder", "another file of this name"])
+def test_a_worker_that_sees_other_inputs_than_the_driver_does_not_start(tmp_path: Path, there: str) -> None:
+    """As on another node: each image would be recorded as unreadable."""
+    given = assignment(tmp_path, "a", "b")
+    source = open_source(str(tmp_path / "in"), BulkSettings().read)
+    first = next(source.items(print))
+    given = replace(given, witness=source.witness(first))
+    given.open_worker().close()
+    for file in (tmp_path / "in").iterdir():
+        file.unlink()
+    if there == "no folder":
+        (tmp_path / "in").rmdir()
+    elif there == "another file of this name":
+        (tmp_path / "in" / first.path).write_bytes(b"something else")
+        (tmp_path / "in" / "b.png").write_bytes(png(1))
+    with pytest.raises(RunError, match=r"does not have the driver's a\.png") as refused:
+        given.open_worker()
+    assert "input=s3://" in str(refused.value.hint)
 
 
 def test_a_process_ends_at_once_when_it_is_killed_in_an_image(tmp_path: Path) -> None:

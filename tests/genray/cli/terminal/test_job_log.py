@@ -43,6 +43,36 @@ def test_a_lost_node_is_two_lines_and_what_is_not_rays_stays(capsys: pytest.Capt
     assert "11 lines of Ray's own left out" in capsys.readouterr().err
 
 
+# As Ray Train 2.60 printed it when a worker's node was killed; frames are left out.
+WORKER_LOST = """\
+\x1b[36m(TrainController pid=26)\x1b[0m Attempting to start training worker group of size 2 with the following
+\x1b[36m(RayTrainWorker pid=396, ip=10.0.0.4)\x1b[0m [W1130 21:23:21.897941619 socket.cpp:207] [c10d] The
+\x1b[36m(TrainController pid=26)\x1b[0m Started training worker group of size 2:\x20
+\x1b[36m(TrainController pid=26)\x1b[0m - (ip=10.0.0.3, pid=351) world_rank=0, local_rank=0, node_rank=0
+epoch 1/4
+\x1b[36m(RayTrainWorker pid=351, ip=10.0.0.3)\x1b[0m RuntimeError: Connection reset by peer
+\x1b[36m(TrainController pid=26)\x1b[0m [FailurePolicy] RETRY
+\x1b[36m(TrainController pid=26)\x1b[0m   Source: worker group
+\x1b[36m(TrainController pid=26)\x1b[0m Traceback (most recent call last):
+\x1b[36m(TrainController pid=26)\x1b[0m ray.train.WorkerGroupError: Training failed due to worker errors:
+\x1b[36m(TrainController pid=26)\x1b[0m Started training worker group of size 1:\x20
+resuming at epoch 2, step 180
+"""
+
+
+def test_a_restarted_training_says_with_how_many_workers() -> None:
+    lines: list[str] = []
+    JobLog(lines.append).write(WORKER_LOST)
+    assert lines == [
+        "workers that train: 2",
+        "epoch 1/4",
+        "\x1b[36m(RayTrainWorker pid=351, ip=10.0.0.3)\x1b[0m RuntimeError: Connection reset by peer",
+        "the workers start again from the last checkpoint, once there is room for them",
+        "workers that train: 1",
+        "resuming at epoch 2, step 180",
+    ]
+
+
 def test_a_log_can_be_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     lines: list[str] = []
     log = JobLog(lines.append, everything=True)
