@@ -18,12 +18,12 @@ from monitors.alarms.events import AlarmKind
 from monitors.evaluation.matching import AlarmSpan, TimeSpan
 from monitors.evaluation.timeline import Fault, Reference, TimeLine
 
-_WIDTH, _LEFT, _ROW = 1090, 178, 16  # px: of a drawing, of the names at its left, of a row's height
+_WIDTH, _LEFT, _RIGHT, _ROW = 1100, 178, 22, 16  # px: of a drawing, its margins, height of a row
 _BAR = 10  # px, height of a bar
 _TICKS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400, 43_200, 86_400)  # s
 _MOST_TICKS = 14
 _BEFORE, _AFTER = 10.0, 6.0  # s of the ECG before and after the onset of a fault
-_MM = (_WIDTH - _LEFT) / ((_BEFORE + _AFTER) * 25.0)  # px of a millimetre at 25 mm/s
+_MM = (_WIDTH - _LEFT - _RIGHT) / ((_BEFORE + _AFTER) * 25.0)  # px of a millimetre at 25 mm/s
 _MILLIVOLT = 10 * _MM  # px
 _LEAST, _MOST = 30.0, 110.0  # px, height of a lead
 _MOST_LEADS = 4
@@ -47,7 +47,7 @@ _STYLE = (
 
 def draw_time_line(line: TimeLine) -> Drawing:
     """Draw what the annotations say, and under it a row for each kind of alarm."""
-    scale = (_WIDTH - _LEFT - 8) / max(line.length, 1e-9)
+    scale = (_WIDTH - _LEFT - _RIGHT) / max(line.length, 1e-9)
     kinds = [kind for kind in CONDITIONS if any(alarm.kind == kind for alarm in line.alarms)]
     rows = 1 + len(kinds)
     marks = _ticks(TimeSpan(0.0, line.length), scale, rows * _ROW)

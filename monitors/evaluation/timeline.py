@@ -116,8 +116,9 @@ def bedside_line(
     """Return the time line of a record with a bedside alarm."""
     kind, confirmed = judgement.alarm.kind, judgement.alarm.confirmed
     verdict = f"{kind}: {'true' if confirmed else 'false'}"
-    reference = Reference(verdict, kind if confirmed else None, BEDSIDE_SPAN)
-    faults = [] if judgement.is_right else [Fault(kind, confirmed, BEDSIDE_SPAN)]
+    span = TimeSpan(BEDSIDE_SPAN.start, min(BEDSIDE_SPAN.end, length))  # some records end at the alarm
+    reference = Reference(verdict, kind if confirmed else None, span)
+    faults = [] if judgement.is_right else [Fault(kind, confirmed, span)]
     return _line(length, [reference], alarms, faults, complexes)
 
 

@@ -133,9 +133,9 @@ def test_an_alarm_lasts_until_its_end_and_counts_anew_when_it_comes_again() -> N
         turn("latched", 60, announced=False),
     ]
     assert alarm_spans(turns, 100) == [
-        AlarmSpan("anomaly", TimeSpan(10, 20), True),
-        AlarmSpan("asystole", TimeSpan(13, 100), True),
-        AlarmSpan("anomaly", TimeSpan(50, 60), False),
+        AlarmSpan("anomaly", TimeSpan(10, 20), True, "medium"),
+        AlarmSpan("asystole", TimeSpan(13, 100), True, "medium"),
+        AlarmSpan("anomaly", TimeSpan(50, 60), False, "medium"),
     ]
 
 
