@@ -11,6 +11,7 @@ from genray.ecg.records.base import EcgRecord
 from monitors.alarms.events import AlarmKind
 from monitors.evaluation.matching import RHYTHM, AlarmSpan, TimeSpan, alarm_delay, false_alarms, false_onsets
 from monitors.evaluation.rhythms import (
+    BEDSIDE_KINDS,
     BEDSIDE_SPAN,
     RHYTHM_KINDS,
     BedsideJudgement,
@@ -114,7 +115,8 @@ def bedside_line(
     length: float, judgement: BedsideJudgement, alarms: Sequence[AlarmSpan], complexes: Sequence[float]
 ) -> TimeLine:
     """Return the time line of a record with a bedside alarm."""
-    kind, confirmed = judgement.alarm.kind, judgement.alarm.confirmed
+    confirmed = judgement.alarm.confirmed
+    kind = next(kind for kind in BEDSIDE_KINDS if kind == judgement.alarm.kind)
     verdict = f"{kind}: {'true' if confirmed else 'false'}"
     span = TimeSpan(BEDSIDE_SPAN.start, min(BEDSIDE_SPAN.end, length))  # some records end at the alarm
     reference = Reference(verdict, kind if confirmed else None, span)
