@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
+from genray.bundle import save_bundle
 from genray.datasets.loader import ArrayLoader, Loader, WorkerShare
 from genray.datasets.rhythms import (
     OTHER,
@@ -47,6 +49,9 @@ from jobs.training.recipe import (
 )
 from jobs.training.settings import TrainSettings
 from jobs.training.target import Training
+
+FOLDS = "folds"
+"""Folder of a run with the bundles of its folds, each trained without some of the records."""
 
 _BEAT, _LABEL, _WEIGHT, _FEATURES = 0, 1, 2, 3  # columns of a sample
 _SMOOTHING = 0.02  # of the labels, as annotations are not always right
@@ -209,10 +214,12 @@ class TrainRhythm(Recipe[TrainRhythmSettings]):
         return _draw(samples, scores)
 
     def follow_up(self, work: FollowUp) -> None:
-        """Judge each record by a network that was trained on the records of other patients."""
+        """Judge each record by a network that was trained on the records of other patients, and write these
+        networks as bundles, for the evaluation of the monitor on the same records."""
+        samples = self._set.samples
         names = [group_of(name) for name in self._set.names]
         fold_of = {name: n % self.settings.cross.folds for n, name in enumerate(sorted(set(names)))}
-        of_samples = np.array([fold_of[name] for name in names])[self._set.samples.records]
+        of_samples = np.array([fold_of[name] for name in names])[samples.records]
         settings = self.settings
         fit = CrossFit(
             make_network=self._network,
@@ -226,7 +233,27 @@ class TrainRhythm(Recipe[TrainRhythmSettings]):
             settings=settings.model_dump(mode="json", include={"model", "optimizer", "device"}),
         )
         folds = [np.flatnonzero(of_samples == fold) for fold in np.unique(of_samples)]
-        self._scores = fit.errors(self._samples, folds, work)
+
+        def save(fold: int, network: nn.Module) -> None:
+            judged = {self._set.names[record] for record in samples.records[folds[fold]]}
+            self._save_fold(work.run.folder / FOLDS / f"fold-{fold + 1}", network, judged)
+
+        self._scores = fit.errors(self._samples, folds, work, save)
+
+    def _save_fold(self, path: Path, network: nn.Module, judged: Collection[str]) -> None:
+        """Write the bundle of a network that was trained without the records `judged`."""
+        left_out = dict.fromkeys(sorted(judged), "judged by this model")
+        trained_on = [name for name in self._set.names if name not in judged]
+        save_bundle(
+            path,
+            network,
+            self._spec(),
+            kind="rhythm",
+            preprocessing=RhythmPreprocessing(),
+            metrics={},
+            seed=self.settings.seed,
+            data={**self.summary.record, "records": trained_on, "left_out": left_out},
+        )
 
     def conclude(self, context: EvaluationContext, scores: Sequence[SampleScores]) -> Conclusion:
         """Return the rates on records of patients that were not trained on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ import click
 from genray.cli.terminal.options import CONFIG, JSON, SET, reported
 from genray.cli.terminal.output import print_json, say
 from genray.errors import DataError
-from genray.text import aligned, duration
+from genray.text import duration
 
 if TYPE_CHECKING:
     from genray.ecg.noisy_records import NoisePlan
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from monitors.evaluation.choice import NestedChoice
     from monitors.evaluation.cross_validation import TrainingPart
     from monitors.evaluation.evaluate import RecordResult, RhythmResults
-    from monitors.evaluation.intervals import Interval
     from monitors.evaluation.rhythms import RhythmJudgement
-    from monitors.evaluation.totals import QrsRates, Totals
     from monitors.patient.scoring import BeatModel
     from monitors.settings import EcgSettings
 
@@ -59,6 +57,12 @@ _RECIPE = (
     help="Evaluate this bundle (default: train one per fold; ready:ecg for records without annotated beats).",
 )
 @click.option(
+    "--rhythm-folds",
+    type=click.Path(path_type=Path),
+    help="Judge each record by a rhythm model of this folder that was not trained on its patient: RUN/folds "
+    "of train-rhythm.",
+)
+@click.option(
     "--folds", default=5, show_default=True, type=click.IntRange(2), help="Number of cross-validation folds."
 )
 @click.option(
@@ -83,6 +87,12 @@ _RECIPE = (
     help="Choose the weights of the score by nested cross-validation, and measure that choice too.",
 )
 @click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a page to this HTML file: figures, a time line of each record, and the ECG around missed "
+    "episodes and false alarms.",
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path),
     help="Write the figures and the training runs of the folds to this folder.",
@@ -94,11 +104,13 @@ _RECIPE = (
 def evaluate(
     records: Path,
     bundle: Path | None,
+    rhythm_folds: Path | None,
     folds: int,
     noises: tuple[str, ...],
     noise_plan: NoisePlan,
     noise_seed: int,
     nested: bool,
+    report: Path | None,
     output: Path | None,
     config: Path | None,
     sets: tuple[str, ...],
@@ -114,7 +126,7 @@ def evaluate(
     Example:
       genray monitor evaluate --records mitbih
       genray monitor evaluate --records mitbih --bundle runs/ecg/bundle --json
-      genray monitor evaluate --records vfdb --set rhythm=runs/rhythm/bundle
+      genray monitor evaluate --records vfdb --rhythm-folds runs/rhythm/folds --report vfdb.html
       genray monitor evaluate --records mitbih --bundle runs/ecg/bundle --noise muscle:12
     """
     from genray.bundle import load_bundle
@@ -124,6 +136,9 @@ def evaluate(
     from monitors.evaluation.cross_validation import cross_validate, open_annotated
     from monitors.evaluation.evaluate import evaluate as judge
     from monitors.evaluation.evaluate import evaluate_rhythms
+    from monitors.evaluation.page import write_report
+    from monitors.evaluation.rhythm_models import RhythmModels
+    from monitors.evaluation.tables import nested_text, rhythm_tables, total_tables
     from monitors.evaluation.totals import Totals
     from monitors.patient.rhythm.ventricular import RhythmModel
     from monitors.patient.scoring import BeatModel
@@ -131,7 +146,10 @@ def evaluate(
 
     settings = load(EcgSettings, target="ecg", config=config, sets=sets)
     model = BeatModel.from_bundle(load_bundle(bundle)) if bundle is not None else None
-    rhythm = RhythmModel.from_bundle(load_bundle(settings.rhythm))
+    if rhythm_folds is not None:
+        rhythm = RhythmModels.of_folds(rhythm_folds)
+    else:
+        rhythm = RhythmModels.one(RhythmModel.from_bundle(load_bundle(settings.rhythm)))
     began = time.monotonic()
     noise = NoiseTest(parse_noises(noises), noise_plan, noise_seed) if noises else None
     if noise is not None:
@@ -145,7 +163,8 @@ def evaluate(
     progress = _Throttled()
     of_rhythms = None
     if others := len(annotated.rhythms):
-        say(_rhythm_plan(others, 0 if count else len(annotated.left_out), settings.rhythm, bundle))
+        left_out = 0 if count else len(annotated.left_out)
+        say(_rhythm_plan(others, left_out, settings.rhythm, rhythm_folds, bundle))
         of_rhythms = evaluate_rhythms(
             annotated.rhythms,
             model or BeatModel.from_bundle(load_bundle(_READY)),
@@ -191,7 +210,7 @@ def evaluate(
         **_rhythm_figures(judged, of_rhythms),
         "folds": None if model is not None or not count else folds,
         "bundle": str(bundle) if bundle else None,
-        "rhythm": settings.rhythm,
+        "rhythm": str(rhythm_folds or settings.rhythm),
         "noise": noise.as_json() if noise else None,
         **({"nested": choice.as_json()} if choice else {}),
         "left_out": annotated.left_out,
@@ -200,38 +219,23 @@ def evaluate(
     }
     if output:
         write_json(output / "evaluation.json", figures)
-    parts = [totals_text(totals, seconds)] if totals else []
+    tables = total_tables(totals, seconds) if totals else []
+    parts = [table.text for table in tables]
     parts += [nested_text(choice)] if choice else []
-    text = "\n\n".join(parts + rhythm_tables(figures))
+    of_alarms = rhythm_tables(figures)
+    text = "\n\n".join(parts + [table.text for table in of_alarms])
+    if report:
+        lines = {result.name: result.line for result in results}
+        lines |= of_rhythms.lines if of_rhythms else {}
+        opened = {name: each.record for name, each in annotated.records.items()} | annotated.rhythms
+        about = f"{records}, {duration(seconds)}" + (f", {noise.text}" if noise else "")
+        write_report(report, about, [*of_alarms, *reversed(tables)], opened, lines)
+        say(f"report: {report.absolute()}")
     if as_json:
         say(text)
         print_json(figures)
     else:
         print(text)
-
-
-def totals_text(totals: Totals, seconds: float) -> str:
-    """Return the figures of an evaluation that took `seconds` as tables for a person."""
-    rows = [
-        ("RECORD", "MIN", "BEATS", "ABNORMAL", "AUC", "CALIBRATED", "SE", "P+", "EPISODES", "FALSE", "RHYTHM")
-    ]
-    for row in totals.rows:
-        rows.append(
-            (
-                row.record,
-                f"{row.minutes:.0f}",
-                str(row.beats),
-                "paced" if row.paced else str(row.abnormal),
-                _number(row.auc_without),
-                _number(row.auc_with),
-                _percent(row.sensitivity),
-                _percent(row.positive_predictivity),
-                f"{row.alarmed}/{row.episodes}",
-                str(row.false_anomaly_alarms),
-                f"{row.false_rhythm_alarms}/{row.rhythm_alarms}",
-            )
-        )
-    return f"{aligned(rows)}\n\n{aligned(list(_total_rows(totals, seconds)))}"
 
 
 def _choose(results: Sequence[RecordResult], folds: int, settings: EcgSettings) -> NestedChoice:
@@ -252,36 +256,6 @@ def _choose(results: Sequence[RecordResult], folds: int, settings: EcgSettings) 
         )
     say(f"choosing the weights of the score on {len(records)} records")
     return choose_nested(records, max(2, folds), settings.alarms, settings.ward.burden_beats)
-
-
-def nested_text(choice: NestedChoice) -> str:
-    """Return the nested figures and the chosen weights as tables for a person."""
-    names = list(choice.final.model_dump())
-    rows = [("RECORDS", *(name.upper() for name in names))]
-    chosen = [(" ".join(fold.records), fold.weights) for fold in choice.folds]
-    for title, weights in [*chosen, ("all", choice.final)]:
-        rows.append((title, *(f"{value:g}" for value in weights.model_dump().values())))
-    between = choice.as_json()["intervals"]
-    share = choice.alarmed / choice.episodes if choice.episodes else None
-    alarms = between["alarms"]
-    figures = [
-        ("AUC without a reference", f"{_number(choice.auc_without)}{_between(choice.auc_without_interval)}"),
-        (
-            "AUC with the patient's reference",
-            f"{_number(choice.auc_with)}{_between(choice.auc_with_interval)}",
-        ),
-        (
-            "episodes with an alarm",
-            f"{choice.alarmed} of {choice.episodes}, {_percent(share)}{_between(alarms['share'], 100, 1)}",
-        ),
-        (
-            "false anomaly alarms per hour",
-            f"{_number(choice.false_per_hour, 1)}{_between(alarms['false_per_hour'], 1, 1)}",
-        ),
-    ]
-    sets = " ".join(f"--set ward.score.{name}={value:g}" for name, value in choice.final.model_dump().items())
-    title = "nested: each group of records with the weights that were chosen on all others"
-    return f"{title}\n{aligned(rows)}\n\n{aligned(figures)}\n\nchosen on all records: {sets}"
 
 
 def _check_enough(count: int, records: Path, *, trained: bool) -> None:
@@ -308,18 +282,22 @@ def _plan(records: int, left_out: int, folds: int, bundle: Path | None) -> str:
     return f"{records} annotated records{without}, {how}"
 
 
-def _rhythm_plan(records: int, left_out: int, rhythm: str, bundle: Path | None) -> str:
+def _rhythm_plan(
+    records: int, left_out: int, rhythm: str, rhythm_folds: Path | None, bundle: Path | None
+) -> str:
     without = f", {left_out} left out" if left_out else ""
+    plan = f"{records} records with annotated rhythms or bedside alarms{without}, evaluated with"
+    if rhythm_folds:
+        return f"{plan} {bundle or _READY} and rhythm models of {rhythm_folds}, trained on other patients"
     return (
-        f"{records} records with annotated rhythms or bedside alarms{without}, evaluated with "
-        f"{bundle or _READY} and {rhythm}; if these were trained on any of these records, the figures are "
-        "too good"
+        f"{plan} {bundle or _READY} and {rhythm}; if these were trained on any of these records, the figures "
+        "are too good"
     )
 
 
 def _rhythm_figures(judged: Mapping[str, RhythmJudgement], others: RhythmResults | None) -> dict[str, Any]:
     """Return the figures of annotated rhythms and bedside alarms, as far as there are any."""
-    from monitors.evaluation.rhythms import bedside_json, rhythms_json
+    from monitors.evaluation.rhythm_totals import bedside_json, rhythms_json
 
     figures: dict[str, Any] = {}
     if judged:
@@ -329,55 +307,6 @@ def _rhythm_figures(judged: Mapping[str, RhythmJudgement], others: RhythmResults
     if others and others.bedside_without_pulse:
         figures["bedside_alarms"]["ecg_only"] = bedside_json(others.bedside_without_pulse)
     return figures
-
-
-def rhythm_tables(figures: Mapping[str, Any]) -> list[str]:
-    """Return the figures of annotated rhythms and bedside alarms as tables for a person."""
-    tables = []
-    if rhythms := figures.get("rhythms"):
-        head = (
-            "RHYTHM",
-            f"OF {rhythms['least_seconds']:g} S",
-            "ALARMED",
-            "BY KIND",
-            "MEDIAN DELAY",
-            "ALARMS",
-            "FALSE",
-            "FALSE/H",
-        )
-        rows = [head]
-        for kind, each in rhythms["kinds"].items():
-            delay = f"{_number(each['delay_median'], 0)} s"
-            counts = (
-                str(each["episodes"]),
-                f"{each['alarmed']} ({_percent(each['share'])})",
-                str(each["named"]),
-            )
-            false = (str(each["alarms"]), str(each["false"]), _number(each["false_per_hour"], 2))
-            rows.append((kind, *counts, delay, *false))
-        missed = [f"  {m['record']}: {m['kind']} at {m['begin']:g} s" for m in rhythms["missed"]]
-        alarmed = f"alarmed: a high alarm within {rhythms['within_seconds']:g} s"
-        title = f"annotated rhythms, {rhythms['hours']:.1f} h; {alarmed}"
-        tables.append("\n".join([title, aligned(rows), *(["without an alarm:", *missed] if missed else [])]))
-    if bedside := figures.get("bedside_alarms"):
-        title = f"bedside alarms of {bedside['records']} records (challenge 2015)"
-        if ecg_only := bedside.get("ecg_only"):
-            tables.append(_bedside_table(f"{title}, ECG and pulse waves", bedside))
-            tables.append(_bedside_table(f"{title}, ECG only", ecg_only))
-        else:
-            tables.append(_bedside_table(title, bedside))
-    return tables
-
-
-def _bedside_table(title: str, bedside: Mapping[str, Any]) -> str:
-    lines: list[tuple[str, ...]] = [
-        ("BEDSIDE ALARM", "TRUE", "RAISED", "FALSE", "REFUSED", "SE", "SP", "SCORE")
-    ]
-    for kind, each in [*bedside["kinds"].items(), ("all", bedside)]:
-        numbers = [str(each[name]) for name in ("true", "raised", "false", "refused")]
-        rates = (_percent(each["sensitivity"]), _percent(each["specificity"]), _number(each["score"], 1))
-        lines.append((kind, *numbers, *rates))
-    return f"{title}\n{aligned(lines)}"
 
 
 def _train(folder: Path, part: TrainingPart, runs: Path) -> BeatModel:
@@ -436,78 +365,3 @@ class _FoldDisplay:
 
     def close(self) -> None:
         pass  # nothing to restore
-
-
-def _total_rows(totals: Totals, seconds: float) -> Iterator[tuple[str, str, str]]:
-    from monitors.evaluation.totals import GOALS
-
-    auc, qrs, alarms = totals.beat_auc, totals.qrs, totals.alarms
-    yield f"AUC of beat scores: {auc.beats} beats, {auc.abnormal} abnormal", "", ""
-    between = totals.intervals
-    for title, goal, value, interval, mean in (
-        (
-            "  without a reference",
-            GOALS["beat_auc.without"],
-            auc.without,
-            between.auc_without,
-            auc.mean_without,
-        ),
-        (
-            "  with the patient's reference",
-            GOALS["beat_auc.with"],
-            auc.with_reference,
-            between.auc_with,
-            auc.mean_with,
-        ),
-    ):
-        mean_text = f"goal {goal:g}; mean over records {_number(mean)}"
-        yield title, f"{_number(value)}{_between(interval)}", mean_text
-    yield "  without a reference, all beats", _number(auc.without_all_beats), ""
-    yield f"QRS detection, {qrs.all_leads.beats} beats, within 150 ms", "", "Se / P+"
-    sensitivity, predictivity = GOALS["qrs.sensitivity"], GOALS["qrs.positive_predictivity"]
-    goals = f"goal {_percent(sensitivity)} / {_percent(predictivity)}"
-    yield "  all leads, whole records", _both(qrs.all_leads), goals
-    rates = (between.sensitivity, between.positive_predictivity)
-    yield "", " / ".join(_between(each, 100, 2).strip() for each in rates), ""
-    yield "  all leads, after the first 5 minutes (EC57)", _both(qrs.all_leads_after_5_minutes), ""
-    yield "  one lead, whole records", _both(qrs.one_lead), ""
-    yield "  one lead, after the first 5 minutes (EC57)", _both(qrs.one_lead_after_5_minutes), ""
-    yield f"alarms in {totals.hours:.1f} h, end to end", "", ""
-    alarmed = f"{alarms.alarmed} of {alarms.episodes}, goal {_percent(GOALS['alarms.share'])}"
-    share = f"{_percent(alarms.share)}{_between(between.share, 100, 1)}"
-    yield "  episodes of abnormal beats with an alarm", share, alarmed
-    most = f"goal at most {GOALS['alarms.false_per_hour']:g}"
-    false = f"{alarms.anomaly.false} of {alarms.anomaly.announced} alarms, {most}"
-    per_hour = f"{_number(alarms.false_per_hour, 1)}{_between(between.false_per_hour, 1, 1)}"
-    yield "  false anomaly alarms per hour", per_hour, false
-    kinds = ", ".join(
-        f"{kind} {counts.false} of {counts.announced}" for kind, counts in alarms.rhythm.items()
-    )
-    all_false = _number(alarms.physiological_false_per_hour, 1)
-    yield "  false physiological alarms per hour", all_false, f"false: {kinds}"
-    p90 = f"90 % within {_number(alarms.delay_p90, 0)} s"
-    yield "  median delay from episode to alarm", f"{_number(alarms.delay_median, 0)} s", p90
-    technical = f"technical {_number(alarms.technical_per_day, 0)}"
-    yield "  physiological alarms per bed and day", _number(alarms.physiological_per_day, 0), technical
-    if between.auc_with or between.share:
-        yield "in brackets: 95 % intervals, by bootstrap over records", "", ""
-    yield "time", duration(seconds), ""
-
-
-def _between(interval: Interval | None, scale: float = 1, digits: int = 3) -> str:
-    if interval is None:
-        return ""
-    low, high = (f"{scale * bound:.{digits}f}" for bound in interval)
-    return f" ({low} to {high})"
-
-
-def _both(rates: QrsRates) -> str:
-    return f"{_percent(rates.sensitivity)} / {_percent(rates.positive_predictivity)}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f} %"
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

@@ -366,11 +366,11 @@ def _samples(number: int, part: _RecordPart, beats: Floats) -> LabelledSamples:
 
 
 def group_of(name: str) -> str:
-    """Return the name of the patient of a record: records of one number are one patient, as 118e06 and
-    118."""
+    """Return the name of the patient of a record in any folder: records of one number are one patient, as
+    118e06 and 118."""
     stem = name.rsplit("/", 1)[-1]
     digits = "".join(c for c in stem[:3] if c.isdigit())
-    return digits if len(digits) == 3 and stem[0].isdigit() else name
+    return digits if len(digits) == 3 and stem[0].isdigit() else stem
 
 
 def summary_line(rhythms: RhythmSet) -> str:

@@ -114,10 +114,15 @@ class CrossFit:
     settings: Mapping[str, Any]
 
     def errors(
-        self, samples: NDArray[np.float32], folds: Sequence[NDArray[np.int64]], work: FollowUp
+        self,
+        samples: NDArray[np.float32],
+        folds: Sequence[NDArray[np.int64]],
+        work: FollowUp,
+        save: Callable[[int, nn.Module], None] = lambda fold, network: None,
     ) -> NDArray[np.float64]:
         """Return the errors of `samples` (N, ...), (N,), each by the network of its fold. The run stores the
-        errors of each fold: it is not trained again after a stop, nor for another kind of threshold.
+        errors of each fold: it is not trained again after a stop, nor for another kind of threshold. `save`
+        gets the network of each fold that is trained.
 
         Raises:
             Interrupted: a stop was requested.
@@ -132,6 +137,7 @@ class CrossFit:
             fold = folds[number]
             rest = np.setdiff1d(np.arange(len(samples)), fold)
             network = self._train(_take(placed, rest), number, progress)
+            save(number, network)
             kept.add(number, self._score(network, _take(placed, fold), work))
         errors = np.empty(len(samples))
         for number, fold in enumerate(folds):

@@ -23,7 +23,7 @@ from monitors.alarms.machine import step
 from monitors.alarms.state import AlarmState
 from monitors.evaluation.evaluate import LabelledScores, ScoredRecord
 from monitors.evaluation.intervals import Interval, auc_interval, draw_counts, ratio_interval
-from monitors.evaluation.matching import alarm_delay, alarm_spans, count_false_alarms
+from monitors.evaluation.matching import alarm_delay, alarm_spans, false_alarms
 from monitors.evaluation.totals import auc
 from monitors.patient.scoring import ScoreSettings, score_beat, score_new_patient
 
@@ -229,7 +229,7 @@ class _Table:
             self._alarms[key] = AlarmFigures(
                 len(record.episodes),
                 sum(delay is not None for delay in found),
-                count_false_alarms(announced, record.episodes),
+                len(false_alarms(announced, record.episodes)),
                 (record.watched.end - record.watched.start) / 3600,
             )
         return self._alarms[key]

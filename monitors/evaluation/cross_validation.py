@@ -18,7 +18,7 @@ from genray.ecg.records.open import find_records, open_record
 from genray.errors import DataError
 from monitors.alarms.limits import Limits
 from monitors.evaluation.evaluate import AnnotatedRecord, RecordResult, check_readable, evaluate, read_truth
-from monitors.patient.rhythm.ventricular import RhythmModel
+from monitors.evaluation.rhythm_models import RhythmModels
 from monitors.patient.scoring import BeatModel
 from monitors.patient.ward import WardSettings
 
@@ -106,7 +106,7 @@ def cross_validate(
     train: Callable[[TrainingPart], BeatModel],
     ward: WardSettings,
     alarms: Limits,
-    rhythm: RhythmModel,
+    rhythm: RhythmModels,
     report_progress: Callable[[int, int, float], None],
 ) -> list[RecordResult]:
     """Evaluate every record with a model that `train` made from other records.
@@ -117,7 +117,7 @@ def cross_validate(
         train: trains the model of a fold.
         ward: settings of the analysis.
         alarms: alarm limits.
-        rhythm: model of ventricular rhythms and beats.
+        rhythm: models of ventricular rhythms and beats.
         report_progress: takes the fold, its number of evaluated records, and the share that is done (0 to 1).
     """
     names = list(records)

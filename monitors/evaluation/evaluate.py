@@ -30,14 +30,15 @@ from monitors.evaluation.matching import (
     abnormal_episodes,
     alarm_delay,
     alarm_spans,
-    count_false_alarms,
-    count_false_onsets,
+    false_alarms,
+    false_onsets,
     pair_beats,
     rhythm_reasons,
 )
+from monitors.evaluation.rhythm_models import RhythmModels
 from monitors.evaluation.rhythms import BedsideJudgement, RhythmJudgement, judge_bedside, judge_rhythms
+from monitors.evaluation.timeline import TimeLine, beat_line, bedside_line, rhythm_line
 from monitors.patient.output import ScoredBeat, WardOutput
-from monitors.patient.rhythm.ventricular import RhythmModel
 from monitors.patient.scoring import BeatModel, ScoreInputs
 from monitors.patient.ward import Ward, WardSettings
 from monitors.sources.message import Chunk
@@ -158,6 +159,7 @@ class RecordResult:
         rhythm: asystole, bradycardia and tachycardia alarms, by kind.
         technical: number of announced technical alarms.
         rhythms: alarms against the annotated rhythms; None: there are none.
+        line: reference, alarms and faults on a time line.
         scored: beats from which the weights of the score are chosen; None: it is paced.
     """
 
@@ -179,6 +181,7 @@ class RecordResult:
     anomaly: AlarmCounts
     rhythm: Mapping[AlarmKind, AlarmCounts]
     technical: int
+    line: TimeLine
     rhythms: RhythmJudgement | None = None
     scored: ScoredRecord | None = None
 
@@ -212,7 +215,7 @@ def evaluate(
     model: BeatModel,
     settings: WardSettings,
     limits: Limits,
-    rhythm: RhythmModel,
+    rhythm: RhythmModels,
     report_progress: Callable[[float], None],
 ) -> list[RecordResult]:
     """Play records to the monitor as if they were live, and compare its output with the annotations.
@@ -225,7 +228,7 @@ def evaluate(
         model: model that was trained on other patients.
         settings: settings of the analysis.
         limits: alarm limits.
-        rhythm: model of ventricular rhythms and beats.
+        rhythm: models of ventricular rhythms and beats.
         report_progress: takes the share that is done, 0 to 1.
 
     Raises:
@@ -241,9 +244,8 @@ def evaluate(
     plans = [(settings, all_leads), (never_learns, all_leads), (settings, one_lead)]
     played = []
     for number, (ward_settings, columns) in enumerate(plans):
-        ward = Ward(ward_settings, model, lambda stream: limits, rhythm=rhythm)
         report = partial(_report_part, report_progress, number, len(plans))
-        played.append(play_records(records, ward, columns, report))
+        played.append(_play(records, columns, model, ward_settings, limits, rhythm, report))
     usual, unlearned, single = played
     calibration = 60 * settings.reference.minutes
     return [
@@ -257,11 +259,13 @@ class RhythmResults:
     """Alarms of records without annotated beats, by name: against their rhythms, or their bedside alarm.
 
     Attributes:
+        lines: reference, alarms and faults of each record on a time line.
         bedside_without_pulse: bedside alarms by the ECG leads only; empty: no record has a pulse wave.
     """
 
     rhythms: Mapping[str, RhythmJudgement]
     bedside: Mapping[str, BedsideJudgement]
+    lines: Mapping[str, TimeLine]
     bedside_without_pulse: Mapping[str, BedsideJudgement] = field(default_factory=dict)
 
 
@@ -270,7 +274,7 @@ def evaluate_rhythms(
     model: BeatModel,
     settings: WardSettings,
     limits: Limits,
-    rhythm: RhythmModel,
+    rhythm: RhythmModels,
     report_progress: Callable[[float], None],
 ) -> RhythmResults:
     """Play records with annotated rhythms or bedside alarms to the monitor, once; those with a bedside alarm
@@ -289,25 +293,46 @@ def evaluate_rhythms(
         plans.append((with_pulse, {name: record.ecg_columns for name, record in with_pulse.items()}))
     playbacks = []
     for number, (each, columns) in enumerate(plans):
-        ward = Ward(settings, model, lambda stream: limits, rhythm=rhythm)
         report = partial(_report_part, report_progress, number, len(plans))
-        playbacks.append(play_records(each, ward, columns, report))
+        playbacks.append(_play(each, columns, model, settings, limits, rhythm, report))
     played, ecg_only = playbacks[0], playbacks[-1]
     rhythms: dict[str, RhythmJudgement] = {}
     bedside: dict[str, BedsideJudgement] = {}
     without_pulse: dict[str, BedsideJudgement] = {}
+    lines: dict[str, TimeLine] = {}
     for name, record in records.items():
         alarm = record.bedside_alarm()
         length = record.samples / record.rate
         spans = alarm_spans(played[name].transitions, length)
         if alarm is None:
             rhythms[name] = _judge_rhythms(record, spans)
+            lines[name] = rhythm_line(record, rhythms[name], spans, played[name].complexes)
             continue
         bedside[name] = judge_bedside(alarm, spans)
+        lines[name] = bedside_line(length, bedside[name], spans, played[name].complexes)
         if with_pulse:
             alone = ecg_only.get(name, played[name])
             without_pulse[name] = judge_bedside(alarm, alarm_spans(alone.transitions, length))
-    return RhythmResults(rhythms, bedside, without_pulse)
+    return RhythmResults(rhythms, bedside, lines, without_pulse)
+
+
+def _play(
+    records: Mapping[str, EcgRecord],
+    columns: Columns,
+    model: BeatModel,
+    settings: WardSettings,
+    limits: Limits,
+    rhythm: RhythmModels,
+    report_progress: Callable[[float], None],
+) -> dict[str, PlayedRecord]:
+    """Play records to a monitor for each rhythm model: those that this model judges."""
+    played: dict[str, PlayedRecord] = {}
+    shares = rhythm.shares(records)
+    for number, (rhythm_model, names) in enumerate(shares):
+        ward = Ward(settings, model, lambda stream: limits, rhythm=rhythm_model)
+        report = partial(_report_part, report_progress, number, len(shares))
+        played |= play_records({name: records[name] for name in names}, ward, columns, report)
+    return played
 
 
 def _judge_rhythms(record: EcgRecord, alarms: Sequence[AlarmSpan]) -> RhythmJudgement:
@@ -450,6 +475,7 @@ def _judge(
     partners, unlearned = _partners(truth, played.usual), _partners(truth, played.unlearned)
     with_reference = _scores(partners, played.usual)
     without_reference = _scores(unlearned, played.unlearned)
+    rhythms = _judge_rhythms(record, alarms) if record.rhythms() else None
     scored = np.isfinite(without_reference) & (not truth.paced)
     scored &= truth.times < _or_infinity(played.unlearned.learned)
     compared = scored & np.isfinite(with_reference) & (truth.times > _or_infinity(played.usual.learned))
@@ -469,10 +495,11 @@ def _judge(
         watched_hours=0.0 if truth.paced else max(0.0, length - calibration) / 3600,
         episodes=len(episodes),
         delays=tuple(delay for delay in delays if delay is not None),
-        anomaly=AlarmCounts(len(anomalies), count_false_alarms(anomalies, episodes)),
+        anomaly=AlarmCounts(len(anomalies), len(false_alarms(anomalies, episodes))),
         rhythm={kind: _count_rhythm_alarms(alarms, kind, reasons[kind]) for kind in RHYTHM},
         technical=sum(CONDITIONS[alarm.kind].category == "technical" for alarm in alarms),
-        rhythms=_judge_rhythms(record, alarms) if record.rhythms() else None,
+        line=beat_line(record, episodes, reasons, rhythms, alarms, played.usual.complexes),
+        rhythms=rhythms,
         scored=ScoredRecord(
             name=name,
             abnormal=truth.abnormal[compared],
@@ -495,7 +522,7 @@ def _count_rhythm_alarms(
     alarms: Sequence[AlarmSpan], kind: AlarmKind, reasons: Sequence[TimeSpan]
 ) -> AlarmCounts:
     of_kind = [alarm for alarm in alarms if alarm.kind == kind]
-    return AlarmCounts(len(of_kind), count_false_onsets(of_kind, reasons))
+    return AlarmCounts(len(of_kind), len(false_onsets(of_kind, reasons)))
 
 
 def _partners(truth: RecordTruth, played: PlayedRecord) -> NDArray[np.intp]:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from monitors.alarms.events import AlarmKind, Transition
+from monitors.alarms.conditions import PRIORITIES
+from monitors.alarms.events import AlarmKind, Priority, Transition
 from monitors.alarms.limits import Limits
 
 NEAR = 0.15
@@ -40,11 +41,13 @@ class TimeSpan(NamedTuple):
 
 
 class AlarmSpan(NamedTuple):
-    """An alarm from its onset, or from its recurrence, to its end; and whether it was announced."""
+    """An alarm from its onset, or from its recurrence, to its end; whether it was announced, and its highest
+    priority."""
 
     kind: AlarmKind
     span: TimeSpan
     announced: bool
+    priority: Priority = "low"
 
 
 def pair_beats(annotated: Sequence[float], detected: Sequence[float], window: float) -> NDArray[np.intp]:
@@ -155,10 +158,11 @@ def alarm_spans(transitions: Iterable[Transition], until: float) -> list[AlarmSp
         if place is None and transition.change in ("onset", "resumed"):
             running[transition.alarm] = len(alarms)
             span = TimeSpan(transition.time, until)
-            alarms.append(AlarmSpan(transition.kind, span, transition.announced))
+            alarms.append(AlarmSpan(transition.kind, span, transition.announced, transition.priority))
         elif place is not None:
             alarm = alarms[place]
-            alarm = alarm._replace(announced=alarm.announced or transition.announced)
+            priority = max(alarm.priority, transition.priority, key=PRIORITIES.index)
+            alarm = alarm._replace(announced=alarm.announced or transition.announced, priority=priority)
             if transition.change in ("latched", "ended"):
                 alarm = alarm._replace(span=TimeSpan(alarm.span.start, transition.time))
                 del running[transition.alarm]
@@ -166,15 +170,15 @@ def alarm_spans(transitions: Iterable[Transition], until: float) -> list[AlarmSp
     return alarms
 
 
-def count_false_alarms(alarms: Iterable[AlarmSpan], reasons: Sequence[TimeSpan]) -> int:
-    """Return the number of `alarms` that are near none of `reasons`."""
-    return sum(not any(alarm.span.is_near(reason) for reason in reasons) for alarm in alarms)
+def false_alarms(alarms: Iterable[AlarmSpan], reasons: Sequence[TimeSpan]) -> list[AlarmSpan]:
+    """Return those of `alarms` that are near none of `reasons`."""
+    return [alarm for alarm in alarms if not any(alarm.span.is_near(reason) for reason in reasons)]
 
 
-def count_false_onsets(alarms: Iterable[AlarmSpan], reasons: Sequence[TimeSpan]) -> int:
-    """Return the number of `alarms` whose onset is near none of `reasons`."""
-    onsets = (TimeSpan(alarm.span.start, alarm.span.start) for alarm in alarms)
-    return sum(not any(onset.is_near(reason) for reason in reasons) for onset in onsets)
+def false_onsets(alarms: Iterable[AlarmSpan], reasons: Sequence[TimeSpan]) -> list[AlarmSpan]:
+    """Return those of `alarms` whose onset is near none of `reasons`."""
+    at_onset = ((alarm, TimeSpan(alarm.span.start, alarm.span.start)) for alarm in alarms)
+    return [alarm for alarm, onset in at_onset if not any(onset.is_near(reason) for reason in reasons)]
 
 
 def alarm_delay(episode: TimeSpan, alarms: Iterable[AlarmSpan]) -> float | None:

@@ -33,6 +33,8 @@ WITHIN = 10.0
 _UNCLEAR = frozenset({"HGEA", "VER", "IVR"})  # neither a reason for an alarm nor a false one
 _JOINED = 1.0  # s, longest interval between two episodes that are one
 _BEFORE, _AFTER = 6.0, 1.5  # s before and after the bedside alarm in which one of the monitor must be active
+BEDSIDE_SPAN = TimeSpan(BEDSIDE_ALARM_AT - _BEFORE, BEDSIDE_ALARM_AT + _AFTER)
+"""Time span in which an alarm of the kind of the bedside alarm must be active."""
 _MISSED = 5  # weight of a missed true alarm in the score of the challenge
 
 
@@ -107,6 +109,11 @@ def judge_rhythms(
     )
 
 
+def kind_of_rhythm(name: str) -> AlarmKind | None:
+    """Return the kind of alarm that an annotated rhythm calls for; None: none."""
+    return next((kind for kind, names in RHYTHM_KINDS.items() if name in names), None)
+
+
 def _joined(spans: Sequence[TimeSpan]) -> list[TimeSpan]:
     joined: list[TimeSpan] = []
     for span in spans:
@@ -145,7 +152,7 @@ class BedsideJudgement:
 
 def judge_bedside(alarm: BedsideAlarm, alarms: Sequence[AlarmSpan]) -> BedsideJudgement:
     """Return whether an alarm of the kind of `alarm` was active between 294 and 301.5 s."""
-    begin, end = BEDSIDE_ALARM_AT - _BEFORE, BEDSIDE_ALARM_AT + _AFTER
+    begin, end = BEDSIDE_SPAN
     raised = any(
         each.kind == alarm.kind and each.span.start <= end and each.span.end >= begin for each in alarms
     )
@@ -205,61 +212,3 @@ class BedsideCounts:
             "specificity": self.specificity,
             "score": self.score,
         }
-
-
-def rhythms_json(judgements: Mapping[str, RhythmJudgement]) -> dict[str, Any]:
-    """Return the figures of annotated rhythms as plain JSON values."""
-    hours = sum(judgement.hours for judgement in judgements.values())
-    kinds: dict[str, Any] = {}
-    for kind in RHYTHM_KINDS:
-        episodes = [e for judgement in judgements.values() for e in judgement.episodes if e.kind == kind]
-        delays = sorted(e.delay for e in episodes if e.delay is not None)
-        alarms = sum(len(judgement.alarms[kind]) for judgement in judgements.values())
-        false = sum(len(judgement.false[kind]) for judgement in judgements.values())
-        kinds[kind] = {
-            "episodes": len(episodes),
-            "alarmed": len(delays),
-            "share": len(delays) / len(episodes) if episodes else None,
-            "named": sum(e.named for e in episodes),
-            "delay_median": delays[len(delays) // 2] if delays else None,
-            "alarms": alarms,
-            "false": false,
-            "false_per_hour": false / hours if hours else None,
-        }
-    return {
-        "hours": round(hours, 4),
-        "least_seconds": LEAST,
-        "within_seconds": WITHIN,
-        "kinds": kinds,
-        "missed": [
-            {"record": name, "kind": e.kind, "begin": round(e.span.start, 1), "end": round(e.span.end, 1)}
-            for name, judgement in judgements.items()
-            for e in judgement.episodes
-            if e.delay is None
-        ],
-        "false_alarms": [
-            {"record": name, "kind": kind, "time": round(time, 1)}
-            for name, judgement in judgements.items()
-            for kind, times in judgement.false.items()
-            for time in times
-        ],
-    }
-
-
-def bedside_json(judgements: Mapping[str, BedsideJudgement]) -> dict[str, Any]:
-    """Return the figures of bedside alarms as plain JSON values."""
-    kinds = {
-        kind: BedsideCounts.of([j for j in judgements.values() if j.alarm.kind == kind]).as_json()
-        for kind in BEDSIDE_KINDS
-        if any(j.alarm.kind == kind for j in judgements.values())
-    }
-    return {
-        "records": len(judgements),
-        **BedsideCounts.of(list(judgements.values())).as_json(),
-        "kinds": kinds,
-        "wrong": [
-            {"record": name, "kind": j.alarm.kind, "confirmed": j.alarm.confirmed}
-            for name, j in judgements.items()
-            if not j.is_right
-        ],
-    }

@@ -11,6 +11,7 @@ from genray.datasets.rhythms import RhythmDataSettings, group_of, open_rhythm_se
 from genray.ecg.records.wfdb import write_wfdb
 from genray.ecg.synthesis import Episode, generate
 from genray.errors import DataError
+from monitors.evaluation.rhythm_models import RhythmModels
 from monitors.patient.rhythm.ventricular import RhythmModel
 from tests.genray.ecg.rhythms import write_unannotated, write_ventricular_record
 
@@ -45,6 +46,25 @@ def test_a_model_is_trained_and_judged_on_records_that_it_was_not_trained_on(
     assert bundle.manifest.data["left_out"] == {"c": "no annotated rhythm, beat or bedside alarm"}
     assert RhythmModel.from_bundle(bundle)
     assert summarise(Path(outcome["bundle"]))
+    check_folds(Path(outcome["bundle"]).parent / "folds")
+
+
+def check_folds(folder: Path) -> None:
+    """Check that each record is judged by a model that was trained on others."""
+    models = RhythmModels.of_folds(folder)
+    shares = models.shares(["records/a0", "a1", "a2", "b", "another"])
+    assert len(shares) == 2
+    assert sorted(name for _, names in shares for name in names) == ["a1", "a2", "another", "b", "records/a0"]
+    for model, names in shares:
+        patients = next(
+            known for each, known in zip(models.models, models.patients, strict=True) if each is model
+        )
+        assert patients
+        assert not patients & {group_of(name) for name in names}
+    with pytest.raises(DataError, match="all 1 rhythm models were trained on the patient of a0"):
+        RhythmModels(models.models[:1], (frozenset({"a0"}),)).shares(["a0"])
+    with pytest.raises(DataError, match="RUN/folds"):
+        RhythmModels.of_folds(folder / "fold-1")
 
 
 def test_records_can_be_left_out_and_those_of_one_patient_stay_together(records: Path) -> None:

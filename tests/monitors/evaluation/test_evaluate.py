@@ -9,7 +9,6 @@ import torch
 from click.testing import CliRunner, Result
 
 from genray.bundle import load_bundle, save_bundle
-from genray.cli.evaluate import totals_text
 from genray.cli.main import main
 from genray.ecg.beats import BeatPreprocessing
 from genray.ecg.records.open import open_record
@@ -18,6 +17,8 @@ from genray.ecg.synthesis import Episode, generate, write_records
 from genray.models.registry import NetworkSpec
 from monitors.alarms.limits import Limits
 from monitors.evaluation.evaluate import AnnotatedRecord, RecordResult, evaluate, read_truth
+from monitors.evaluation.rhythm_models import RhythmModels
+from monitors.evaluation.tables import total_tables
 from monitors.evaluation.totals import Totals
 from monitors.patient.rhythm.ventricular import ready_rhythm_model
 from monitors.patient.scoring import BeatModel
@@ -72,7 +73,9 @@ def judge(bundle: Path, *paths: Path) -> tuple[list[RecordResult], Totals]:
     reference = WardSettings().reference.model_copy(update={"minutes": 0.5})
     settings = WardSettings().model_copy(update={"reference": reference})
     model = BeatModel.from_bundle(load_bundle(bundle))
-    results = evaluate(annotated, model, settings, Limits(), ready_rhythm_model(), lambda share: None)
+    results = evaluate(
+        annotated, model, settings, Limits(), RhythmModels.one(ready_rhythm_model()), lambda share: None
+    )
     return results, Totals.of(results)
 
 
@@ -105,7 +108,7 @@ def test_other_rates_and_leads_are_judged_too(bundle: Path, tmp_path: Path) -> N
     assert len(results[1].leads) == 12
     calm = Totals.of(results[:1])  # few of its beats are abnormal
     assert (calm.alarms.share, calm.alarms.delay_median) == (None, None)
-    assert "0/0" in totals_text(calm, 1.0)
+    assert "0/0" in total_tables(calm, 1.0)[0].text
 
 
 def test_of_a_paced_patient_only_the_rhythm_is_judged(bundle: Path, tmp_path: Path) -> None:

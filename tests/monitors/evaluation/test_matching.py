@@ -9,8 +9,8 @@ from monitors.evaluation.matching import (
     abnormal_episodes,
     alarm_delay,
     alarm_spans,
-    count_false_alarms,
-    count_false_onsets,
+    false_alarms,
+    false_onsets,
     pair_beats,
     rhythm_reasons,
 )
@@ -133,18 +133,18 @@ def test_an_alarm_lasts_until_its_end_and_counts_anew_when_it_comes_again() -> N
         turn("latched", 60, announced=False),
     ]
     assert alarm_spans(turns, 100) == [
-        AlarmSpan("anomaly", TimeSpan(10, 20), True),
-        AlarmSpan("asystole", TimeSpan(13, 100), True),
-        AlarmSpan("anomaly", TimeSpan(50, 60), False),
+        AlarmSpan("anomaly", TimeSpan(10, 20), True, "medium"),
+        AlarmSpan("asystole", TimeSpan(13, 100), True, "medium"),
+        AlarmSpan("anomaly", TimeSpan(50, 60), False, "medium"),
     ]
 
 
 def test_ten_seconds_off_is_near_enough() -> None:
     alarms = [AlarmSpan("anomaly", TimeSpan(start, start + 5), True) for start in (10, 84, 86, 140)]
     episode = TimeSpan(100, 130)
-    assert count_false_alarms(alarms, [episode]) == 2  # 10 to 15 and 84 to 89; 91 is near, and 140 is
-    assert count_false_onsets(alarms, [episode]) == 3  # only 140 began near
-    assert count_false_alarms(alarms, []) == 4
+    assert len(false_alarms(alarms, [episode])) == 2  # 10 to 15 and 84 to 89; 91 is near, and 140 is
+    assert len(false_onsets(alarms, [episode])) == 3  # only 140 began near
+    assert len(false_alarms(alarms, [])) == 4
 
 
 def test_the_delay_counts_from_the_episode_on() -> None:

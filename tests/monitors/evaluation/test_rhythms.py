@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +75,24 @@ def test_records_with_annotated_rhythms_judge_the_alarms(tmp_path: Path) -> None
     marks = write_ventricular_record(tmp_path / "a.hea", seed=1)
     record = open_record(tmp_path / "a.hea")
     assert [(mark.sample, mark.name) for mark in record.rhythms()] == marks
-    figures, text = evaluate(tmp_path)
+    page = tmp_path / "report.html"
+    figures, text = evaluate(tmp_path, "--report", str(page))
+    check_report(page.read_text(encoding="utf-8"))
     kinds = figures["rhythms"]["kinds"]
     assert (kinds[VF]["episodes"], kinds[VF]["alarmed"]) == (1, 1)
     assert (kinds[VT]["episodes"], kinds[VT]["alarmed"]) == (1, 1)
     assert figures["rhythms"]["missed"] == figures["rhythms"]["false_alarms"] == []
     assert "the figures are too good" in text
     assert "ventricular-fibrillation" in text
+
+
+def check_report(html: str) -> None:
+    """Check that a report shows figures and the time line of its record, and asks the network for nothing."""
+    drawings = [base64.b64decode(text).decode() for text in re.findall(r"svg\+xml;base64,([^\"]+)", html)]
+    assert len(drawings) == 1
+    assert {"annotated", VT, VF} <= set(re.findall(r">([^<>]+)</text>", drawings[0]))
+    assert "annotated rhythms" in html
+    assert "http" not in html.replace("http-equiv", "")
 
 
 def test_records_with_a_bedside_alarm_give_the_score_of_the_challenge(tmp_path: Path) -> None:
