@@ -62,7 +62,8 @@ _RINGS = _rings()
 
 
 def _blocks(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return blocks that overlap by half, or evenly spaced ones of a large plane, (N, side, side) without means."""
+    """Return blocks that overlap by half, or evenly spaced ones of a large plane, (N, side, side); without
+    their means."""
     if min(plane.shape) < _SIDE:
         return np.zeros((0, _SIDE, _SIDE), np.float32)
     views = np.lib.stride_tricks.sliding_window_view(plane, (_SIDE, _SIDE))[:: _SIDE // 2, :: _SIDE // 2]
