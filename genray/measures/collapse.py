@@ -9,6 +9,8 @@ from pydantic import Field
 from genray.measures.quality import SampleQuality
 from genray.settings.base import Settings
 
+_FALLING = 0.8  # ratio to the duplicates before `patience` below which a slow start is ending
+
 
 class CollapseLimits(Settings):
     """Limits of the measures beyond which samples count as collapsed.
@@ -61,6 +63,7 @@ def signs(history: Sequence[SampleQuality], limits: CollapseLimits | None = None
         found.append(f"coverage fell to {now.coverage:.2f} from {best:.2f}")
     if all(quality.modes < limits.modes * quality.modes_total for quality in latest):
         found.append(f"samples of {now.modes} of {now.modes_total} classes only")
-    if all(quality.duplicates > limits.duplicates for quality in latest):
+    is_falling = now.duplicates < _FALLING * history[-limits.patience - 1].duplicates
+    if all(quality.duplicates > limits.duplicates for quality in latest) and not is_falling:
         found.append(f"{now.duplicates:.0%} of the samples have a near-identical other one")
     return "; ".join(found) or None

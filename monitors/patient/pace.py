@@ -20,9 +20,7 @@ Floats = NDArray[np.float32]
 
 _QRS = 0.08  # s around the R peak, in which T waves of fast rhythms do not lie
 _OTHER = 0.08  # logarithm of the ratio of two paces from which they differ
-_FASTEST = (
-    0.39  # s, 154/min; faster rhythms with the usual QRS complex are rather supraventricular tachycardia
-)
+_FASTEST = 0.39  # s, 154/min; faster ones of the usual QRS complex are rather supraventricular tachycardia
 _SAME = 0.9  # mean correlation of the leads' QRS complexes above which a complex is the usual one
 
 

@@ -45,6 +45,12 @@ def test_each_sign_is_named_once_it_lasts(bad: dict[str, float], words: str) -> 
     assert signs([*history, collapsed, collapsed]) == words
 
 
+def test_duplicates_that_become_fewer_after_a_slow_start_are_no_sign() -> None:
+    history = [replace(GOOD, duplicates=0.75**i) for i in range(8)]
+    assert all(signs(history[:end]) is None for end in range(len(history) + 1))
+    assert signs([*history, *(replace(GOOD, duplicates=0.3) for _ in range(2))]) is not None
+
+
 def test_all_signs_are_named() -> None:
     bad = replace(GOOD, modes=1, coverage=0.01, duplicates=1.0)
     found = signs([GOOD] * 4 + [bad] * 2)
