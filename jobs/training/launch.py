@@ -142,10 +142,13 @@ def fit_workers(fit: Callable[[], T], run: Run, display: Display) -> T:
         follower.poll(at_once=True)
         return result
     except TrainingFailedError as error:
+        again = f"the same command with --name {run.name}"
         raise TrainingError(
             f"the workers failed {_root_cause(error)}",
             where=run.location,
-            hint=f"the last checkpoint is intact; the same command with --name {run.name} resumes from it",
+            hint=f"the last checkpoint is intact; {again} resumes from it"
+            if run.has_checkpoint()
+            else f"there is no checkpoint yet; {again} begins again",
         ) from error
 
 
