@@ -109,7 +109,9 @@ class WebSocketSource:
         socket, session = self._socket, self._session
         self._socket = None
         self._session = None
-        if socket is not None:
-            await socket.close()
-        if session is not None:
-            await session.close()
+        try:
+            if socket is not None:
+                await socket.close()
+        finally:
+            if session is not None:
+                await session.close()
