@@ -126,6 +126,7 @@ def test_a_restart_of_alertmanager_repeats_nothing_and_forgets_nothing(tmp_path:
                 async with Client(url(server)) as client:
                     client.push([ONSET])
                     await pager.receives(lambda received: FIRING in received)
+                    await client.repeats(1)  # Alertmanager logs a notification only after its answer
                     await asyncio.to_thread(server.stop)
                     await asyncio.to_thread(server.start)
                     await client.repeats(3)
