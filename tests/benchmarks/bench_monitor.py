@@ -1,13 +1,15 @@
 """Leads that one core can watch, from replay to `/metrics`: the monitor against bytewax and others, in turns.
 
     python -m tests.benchmarks.bench_monitor [--leads 1000 --leads 2000] [--rounds 2] [--out FILE]
+    python -m tests.benchmarks.bench_monitor --profile [--leads 5000] [--out FILE]
 
 Everybody watches the same generated records (2 leads of 360 Hz) with the same parts, pinned to the same core
 in a process of its own, while its metrics are scraped every second. Leads per core are seconds of samples of
 all leads over seconds of CPU, all threads of the process included, once references are learned. Those who
 look at each stream by itself cost the same for each, so they are given fewer (`--few`). Then, in real time:
 seconds from an R peak to its score, and from the last beat before an asystole to Alertmanager's call of a
-webhook; and what a scrape of `/metrics` costs. Quote ratios: absolute figures drift.
+webhook; and what a scrape of `/metrics` costs. Quote ratios: absolute figures drift. With `--profile`, only
+what a second of all leads costs the monitor, stage by stage, as a table (and as JSON in FILE).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from genray.ecg.records.wfdb import write_wfdb
 from genray.ecg.synthesis import Episode, generate, write_records
 from tests.benchmarks.monitor_case import LEADS, RATE, Case
 from tests.benchmarks.monitor_contenders import CONTENDERS
+from tests.benchmarks.monitor_profile import table
 from tests.monitors.alerting import Pager, alertmanager_server
 from tests.monitors.bundles import fit_beats
 
@@ -76,7 +79,7 @@ class Contender:
         self.process.stdin.flush()
         return float(self.line())
 
-    def measured(self) -> dict[str, float]:
+    def measured(self) -> dict[str, Any]:
         """Its figures, scraped every second until it gives them."""
         scraper = None
         while (line := self.line()).startswith("metrics:"):
@@ -86,7 +89,7 @@ class Contender:
         if scraper is not None:
             scraper.join()
         self.end()
-        figures: dict[str, float] = json.loads(line)
+        figures: dict[str, Any] = json.loads(line)
         return figures
 
     def end(self) -> None:
@@ -175,6 +178,7 @@ def main() -> None:
     parser.add_argument("--skip", action="append", default=[], help="a contender to leave out")
     parser.add_argument("--live", type=int, default=1000, help="leads in real time; 0: leave this out")
     parser.add_argument("--metrics", type=int, default=1000, help="streams of /metrics; 0: leave this out")
+    parser.add_argument("--profile", action="store_true", help="only the cost of each stage; default 5000 leads")
     parser.add_argument("--out", type=Path, help="write the figures to this file as JSON")
     given = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
@@ -192,8 +196,15 @@ def main() -> None:
             (state := folder / f"state-{next(numbers)}").mkdir()
             return replace(base, streams=max(1, leads // LEADS), folder=str(state))
 
-        for leads in given.leads or [1000, 2000]:
-            names = [name for name in CONTENDERS if name not in (*given.skip, "metrics")]
+        if given.profile:
+            for leads in given.leads or [5000]:
+                figures = Contender("profile", case(leads)).measured()
+                stages = dict(sorted(figures["stages"].items(), key=lambda each: -each[1]))
+                results.setdefault("profile", {})[leads] = stages
+                print(table(stages, leads), flush=True)
+            given.metrics = given.live = 0
+        for leads in [] if given.profile else given.leads or [1000, 2000]:
+            names = [name for name in CONTENDERS if name not in (*given.skip, "metrics", "profile")]
             turns: dict[str, list[dict[str, float]]] = {name: [] for name in names}
             print(f"{leads} leads, as fast as they are taken", flush=True)
             for _ in range(given.rounds):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from monitors.settings import EcgSettings
 from monitors.sources.message import Chunk
 from monitors.sources.pseudonyms import Pseudonyms
 from monitors.sources.replay import ReplaySettings, ReplaySource
+from tests.benchmarks.monitor_profile import StageClock
 
 LEADS, RATE = 2, 360
 KEY = bytes(32)
@@ -59,9 +61,10 @@ def settings(case: Case) -> EcgSettings:
 
 @dataclass
 class Meter:
-    """Counts seconds of samples that went through, and what they cost."""
+    """Counts seconds of samples that went through, and what they cost; of each stage with a `clock`."""
 
     case: Case
+    clock: StageClock | None = None
     done: float = 0.0  # seconds of samples of all streams
     over: bool = False
     scores: int = 0
@@ -88,11 +91,13 @@ class Meter:
         now = time.process_time(), time.monotonic(), self.done
         if self._began is None and share >= self.case.warm:
             self._began = now
+            if self.clock is not None:
+                self.clock.reset()
         elif self._began is not None and not self.over and share >= self.case.warm + self.case.seconds:
             self.over = True
             cpu, wall, done = (after - before for after, before in zip(now, self._began, strict=True))
             lead_seconds = done * LEADS
-            figures = {
+            figures: dict[str, Any] = {
                 "leads_per_core": lead_seconds / cpu,
                 "cpu_s": cpu,
                 "wall_s": wall,
@@ -106,6 +111,12 @@ class Meter:
             if self.delays:
                 p50, p99 = np.quantile(self.delays, [0.5, 0.99]).tolist()
                 figures |= {"p50_s": p50, "p99_s": p99, "max_s": max(self.delays)}
+            if self.clock is not None:
+                stages = dict(self.clock.seconds)
+                stages["rest: event loop, passing on"] = cpu - sum(stages.values())
+                figures["stages"] = {
+                    stage: 1e3 * spent * self.case.streams / done for stage, spent in stages.items()
+                }
             print(json.dumps(figures), flush=True)
 
 

@@ -39,6 +39,7 @@ from monitors.sources.base import EndOfSource
 from monitors.sources.message import MISSING, Chunk
 from monitors.sources.pseudonyms import Pseudonyms
 from tests.benchmarks.monitor_case import KEY, LEADS, RATE, Case, Meter, Outputs, Replay, settings
+from tests.benchmarks.monitor_profile import StageClock
 
 
 class Shown(LineDisplay):
@@ -78,6 +79,13 @@ def genray(case: Case, meter: Meter) -> None:
             await monitor.run()
 
     asyncio.run(run())
+
+
+def profile(case: Case, meter: Meter) -> None:
+    """The same, with the CPU time of each stage."""
+    meter.clock = StageClock()
+    meter.clock.watch()
+    genray(case, meter)
 
 
 def _ward(case: Case) -> Callable[[], Ward]:
@@ -267,6 +275,7 @@ CONTENDERS: dict[str, Callable[[Case, Meter], None]] = {
     "detection only": detection,
     "sleepecg, detection only": sleepecg,
     "metrics": metrics,
+    "profile": profile,
 }
 
 if __name__ == "__main__":
