@@ -141,15 +141,17 @@ def ventricular_run(observation: Observation, limits: VentricularTachycardiaLimi
     beats, count = observation.beats, limits.beats
     best = nan
     for end in range(len(beats), count - 1, -1):
-        run = beats[end - count : end]
-        if run[-1].time < observation.time - _RECENT_RUN:
+        last = beats[end - 1].time
+        if last < observation.time - _RECENT_RUN:
             break
-        seconds = run[-1].time - run[0].time
+        seconds = last - beats[end - count].time
         if seconds <= 0:
             continue
-        chances = [beat.ventricular if beat.ventricular >= 0 else 0.0 for beat in run]  # NaN: not judged
-        mean = exp(sum(map(log, chances)) / count) if min(chances) > 0 else 0.0
-        found = mean if 60 * (count - 1) >= limits.rate * seconds else 0.0
+        found = 0.0
+        if 60 * (count - 1) >= limits.rate * seconds:
+            chances = [beat.ventricular for beat in beats[end - count : end]]
+            if all(chance > 0 for chance in chances):  # NaN: not judged
+                found = exp(sum(map(log, chances)) / count)
         if not best >= found:
             best = found
     return best
@@ -225,17 +227,21 @@ def _ectopy(situation: Situation, limits: EctopyLimits, level: int, holds: bool)
 def _rows(situation: Situation, limits: EctopyLimits) -> list[int]:
     """Return the lengths of the rows of ventricular beats that ended in the last seconds: another beat came
     after them."""
-    observation = situation.observation
+    since = situation.observation.time - _RECENT_RUN
     rows: list[int] = []
     count = 0
-    for beat in observation.beats:
+    has_ended = False
+    for beat in reversed(situation.observation.beats):
         if beat.ventricular >= limits.probability:
-            count += 1
+            count += has_ended
             continue
-        if count and beat.time >= observation.time - _RECENT_RUN:
+        if count:
             rows.append(count)
         count = 0
-    return rows
+        has_ended = beat.time >= since
+        if not has_ended:
+            return rows
+    return [*rows, count] if count else rows
 
 
 def atrial_fibrillation(situation: Situation) -> int:
