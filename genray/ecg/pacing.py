@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.float32]
 
 _LONGEST = 0.002  # s, longest pulse
 _WIDEST = 0.0085  # s over which the samples spread a pulse; wider, it could be a narrow R wave
@@ -36,15 +36,15 @@ class PacePulseFilter:
         self.delay = self._width + self._quiet + 1 if self._width else 0
         """Delay of the output behind the input, in samples."""
         self._before = self._quiet + 2
-        self._tail: Floats = np.zeros((leads, self._before + self.delay))
+        self._tail: Floats = np.zeros((leads, self._before + self.delay), np.float32)
 
     def __call__(self, rows: NDArray[np.intp], samples: NDArray[np.floating]) -> Floats:
         """Return the next samples (leads, samples) of the leads `rows`, without pulses and `delay` samples
         late, from new samples in mV, which must not contain NaN."""
         if not self._width:
-            return np.asarray(samples, np.float64)
+            return np.asarray(samples, np.float32)
         count = samples.shape[1]
-        whole: Floats = np.concatenate([self._tail[rows], samples], axis=1)
+        whole: Floats = np.concatenate([self._tail[rows], samples], axis=1, dtype=np.float32)
         first = self._before
         steps = np.abs(np.diff(whole[:, first - 2 : first + count], axis=1))
         sudden = (steps[:, 1:] > _LOWEST / self._width) & (steps[:, 1:] > 3 * steps[:, :-1])
@@ -75,4 +75,4 @@ class PacePulseFilter:
 
     def begin(self, rows: NDArray[np.intp], first: NDArray[np.floating]) -> None:
         """Restart leads whose next samples, from `first` (leads,) on, do not continue the last ones."""
-        self._tail[rows] = np.asarray(first, np.float64)[:, None]
+        self._tail[rows] = np.asarray(first, np.float32)[:, None]

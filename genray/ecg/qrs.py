@@ -17,6 +17,7 @@ import scipy  # loads scipy.signal when it is needed, which takes a second
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
 
 _BAND = (5.0, 20.0)  # Hz: most of a QRS complex, little of P and T waves, mains and muscles
 _WINDOW = 0.12  # s of the moving window: about a broad QRS complex
@@ -42,9 +43,9 @@ class FilteredSamples(NamedTuple):
             samples.
     """
 
-    energy: Floats
-    squares: Floats
-    deflection: Floats
+    energy: Floats32
+    squares: Floats32
+    deflection: Floats32
 
 
 class EnergyPeak(NamedTuple):
@@ -78,8 +79,8 @@ class QrsFilter:
         self.delay = round(float(slowness) + self.width / 2)
         """Delay of the energy behind the signal, in samples."""
         self._state = np.zeros((len(self._sos), leads, 2))
-        self._last = np.zeros((leads, 1))
-        self._tail = np.zeros((leads, self.width))
+        self._last: Floats32 = np.zeros((leads, 1), np.float32)
+        self._tail: Floats32 = np.zeros((leads, self.width), np.float32)
 
     def __call__(self, rows: NDArray[np.intp], samples: NDArray[np.floating]) -> FilteredSamples:
         """Return the energy of new samples (leads, samples) of the leads `rows`, which must not contain
@@ -87,13 +88,15 @@ class QrsFilter:
         filtered, self._state[:, rows] = scipy.signal.sosfilt(
             self._sos, samples, axis=-1, zi=self._state[:, rows]
         )
-        slopes = np.diff(filtered, axis=-1, prepend=self._last[rows])
-        self._last[rows] = filtered[:, -1:]
-        squares = np.concatenate([self._tail[rows], slopes * slopes], axis=-1)
+        band = np.concatenate([self._last[rows], filtered], axis=-1, dtype=np.float32)
+        self._last[rows] = band[:, -1:]
+        slopes = np.diff(band, axis=-1)
+        squares: Floats32 = np.concatenate([self._tail[rows], np.square(slopes, out=slopes)], axis=-1)
         self._tail[rows] = squares[:, -self.width :]
-        sums = np.cumsum(squares, axis=-1)
-        energy: Floats = np.sqrt(np.maximum(sums[:, self.width :] - sums[:, : -self.width], 0.0) / self.width)
-        return FilteredSamples(energy, squares[:, self.width :], np.abs(filtered).max(axis=-1))
+        means = scipy.ndimage.uniform_filter1d(squares, self.width, axis=-1, origin=(self.width - 1) // 2)
+        energy: Floats32 = np.sqrt(np.maximum(means[:, self.width :], 0.0))
+        deflection = np.maximum(band[:, 1:].max(axis=-1), -band[:, 1:].min(axis=-1))
+        return FilteredSamples(energy, squares[:, self.width :], deflection)
 
     def grow(self, leads: int) -> None:
         """Make room for `leads` leads; `begin` must be called for the new ones."""
@@ -201,7 +204,7 @@ class QrsThresholds:
             self._refused.popleft()
 
 
-def find_energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def find_energy_peaks(energy: NDArray[np.floating], apart: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the rows and columns of the maxima of `energy` (rows, columns) without a higher value within
     `apart` columns; maxima nearer to an edge than that are left out."""
     highest = scipy.ndimage.maximum_filter1d(energy, 2 * apart + 1, axis=-1)
@@ -211,7 +214,7 @@ def find_energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDA
 
 
 def find_steepest(
-    squares: Floats, rows: NDArray[np.intp], columns: NDArray[np.intp], width: int
+    squares: NDArray[np.floating], rows: NDArray[np.intp], columns: NDArray[np.intp], width: int
 ) -> NDArray[np.float64]:
     """Return the largest of the squared slopes (rows, columns) that each peak of the energy is made of,
     (peaks,): those of the last `width` columns up to it."""

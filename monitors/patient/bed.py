@@ -111,7 +111,7 @@ class Bed:
         missing_seconds: seconds of missing samples since the last observation.
         lost_seconds: seconds without data; 0 while samples arrive.
         new_patient: whether no hop was analysed yet.
-        quality: signal quality of each lead.
+        quality: signal quality of each lead, see `SignalQuality`.
         recent_anomalous: whether each of the last beats was anomalous; the burden is the share of these.
         rhythm_judged: whether QRS complexes can be detected in at least one lead.
         ventricular: probabilities of ventricular rhythms.
@@ -146,7 +146,7 @@ class Bed:
     missing_seconds: float = 0.0
     lost_seconds: float = 0.0
     new_patient: bool = True
-    quality: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    quality: list[int] = field(default_factory=list)
     rhythm_judged: bool = True
     ventricular: VentricularRhythm = ORDERLY
     pulse_leads: PulseLeads | None = None
@@ -254,7 +254,7 @@ class Bed:
             delay: delay of the beat detection, in samples.
             now: monotonic time, seconds.
         """
-        good = bool((self.quality == SignalQuality.GOOD).any())
+        good = SignalQuality.GOOD in self.quality
         silence = self._silence(delay)
         self.heart_rate = None if silence is None else self.intervals.heart_rate(silence)
         missing_seconds = self.missing_seconds
@@ -298,7 +298,7 @@ class Bed:
         return max(0, self.sample_count - delay - self.silent_since) / self.rate
 
     def _leads_that_are(self, quality: SignalQuality) -> tuple[str, ...]:
-        if not self.quality.any():
+        if quality not in self.quality:
             return ()
         return tuple(name for name, code in zip(self.leads, self.quality, strict=True) if code == quality)
 
@@ -310,7 +310,7 @@ class Bed:
             heart_rate=self.heart_rate,
             burden=self.burden,
             quality={
-                lead: _QUALITY_WORDS[int(code)] for lead, code in zip(self.leads, self.quality, strict=False)
+                lead: _QUALITY_WORDS[code] for lead, code in zip(self.leads, self.quality, strict=False)
             },
             learned=self.reference.learned_share,
             beats=self.beat_count,

@@ -13,6 +13,7 @@ from genray.ecg.qrs import REFRACTORY, EnergyPeak, QrsFilter, QrsThresholds, fin
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
 
 _FLOOR = 0.6  # mV/s of energy, that of a complex of about 0.1 mV; lower ones are not detected
 _LEARNED = 3  # seconds (or hops, if they are longer) from which the initial level of a lead is learned
@@ -53,8 +54,8 @@ class QrsDetector:
         self.delay = self._lag + self._apart
         """Delay of the detection: samples from a complex to its decision."""
         self._context = 2 * self._apart
-        self._energy: Floats = np.zeros((0, self._context))
-        self._squares: Floats = np.zeros((0, self._context))  # of the slopes that the energy is made of
+        self._energy: Floats32 = np.zeros((0, self._context), np.float32)
+        self._squares: Floats32 = np.zeros((0, self._context), np.float32)  # of the slopes that the energy is made of
         self._level: Floats = np.zeros(0)  # energy of a complex; 0: not learned yet
         self._noise: Floats = np.zeros(0)  # energy between complexes
         self._proven: Floats = np.zeros(0)  # level at the last detected complex
@@ -129,7 +130,7 @@ class QrsDetector:
             For each stream, the sample numbers of its new complexes, counted like `ends`.
         """
         filtered = self._filter(rows, self._pulses(rows, samples))
-        new = filtered.energy * self._rate
+        new = filtered.energy * np.float32(self._rate)
         deflection = np.roll(self._deflection[rows], 1, axis=1)
         deflection[:, 0] = filtered.deflection
         self._deflection[rows] = deflection
@@ -174,7 +175,7 @@ class QrsDetector:
         silent = since > _SILENT * self._rate
         self._in_doubt[rows[np.repeat(silent, _counts(starts, len(rows)))]] = True
 
-    def _learn(self, rows: Rows, new: Floats, energy: Floats, usable: NDArray[np.bool_]) -> None:
+    def _learn(self, rows: Rows, new: Floats32, energy: Floats32, usable: NDArray[np.bool_]) -> None:
         """Learn the levels of leads that have none, and update the noise."""
         highest = np.roll(self._highest[rows], 1, axis=1)
         highest[:, 0] = new.max(axis=1)
@@ -197,7 +198,7 @@ class QrsDetector:
             self._in_doubt[rows[begin]] = False
             self._waited[rows[begin]] = 0
 
-    def _stands_out(self, rows: Rows, recent: Floats, energy: Floats) -> NDArray[np.bool_]:
+    def _stands_out(self, rows: Rows, recent: Floats, energy: Floats32) -> NDArray[np.bool_]:
         """Return whether leads can have complexes, by the largest deflection of the last seconds, `recent`
         (leads,). One that is low, in mV or for this lead, must stand out from what lies between: the energy
         of a tone of the mains or of muscles is that of complexes, but steady."""
@@ -217,10 +218,10 @@ class QrsDetector:
         share = weights / np.repeat(np.maximum(total, 1e-9), _counts(starts, len(rows)))
         return np.asarray(share / np.maximum(level, _FLOOR) ** 2, np.float64)
 
-    def _fuse(self, starts: Rows, energy: Floats, share: Floats) -> Floats:
+    def _fuse(self, starts: Rows, energy: Floats32, share: Floats) -> Floats32:
         """Return the fused energy (streams, columns), in which a complex has a height of about 1."""
         counts = _counts(starts, len(energy))
-        weighted = energy * energy * share[:, None]
+        weighted = energy * energy * share[:, None].astype(np.float32)
         fused = weighted[starts]
         for lead in range(1, counts.max()):  # `add.reduceat` over rows takes three times as long
             streams = np.flatnonzero(counts > lead)
@@ -228,7 +229,7 @@ class QrsDetector:
         return np.sqrt(fused, out=fused)
 
     def _steepness(
-        self, starts: Rows, squares: Floats, share: Floats, streams: Rows, columns: Rows
+        self, starts: Rows, squares: Floats32, share: Floats, streams: Rows, columns: Rows
     ) -> Floats:
         """Return the fused steepest slope of each peak at `columns` of `streams`, (peaks,)."""
         counts = _counts(starts, len(share))
@@ -243,7 +244,7 @@ class QrsDetector:
         self,
         rows: Rows,
         starts: Rows,
-        energy: Floats,
+        energy: Floats32,
         recent: Floats,
         complexes: list[list[int]],
         ends: list[int],

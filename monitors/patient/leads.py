@@ -16,6 +16,7 @@ from genray.ecg.ventricular import BEAT
 from monitors.alarms.events import JudgedBeat
 from monitors.patient.bed import Bed, PendingBeat, PreviousBeat, UnusualBeat
 from monitors.patient.detection import QrsDetector
+from monitors.patient.history import History
 from monitors.patient.hops import Hop
 from monitors.patient.noise import NoiseMeter
 from monitors.patient.output import ScoredBeat, Trace, WardOutput
@@ -97,7 +98,8 @@ class LeadBank:
         keep = max(quality.seconds, WINDOW, 4.0 + beat.before + beat.after) * rate + self.hop_samples
         self._keep = math.ceil(keep)
         self._first = math.ceil(max(self._wide.before, BEAT.before) * rate) + self._reach + 1
-        self._history: Floats = np.full((0, self._keep), np.nan, np.float32)
+        self._history = History(self.hop_samples, self._keep)
+        self._room = 0
         self._last: Floats = np.zeros(0, np.float32)
         self._allocated = 0
         self._free: dict[int, list[Rows]] = {}
@@ -112,11 +114,11 @@ class LeadBank:
             return self._free[leads].pop()
         rows = np.arange(self._allocated, self._allocated + leads)
         self._allocated += leads
-        if self._allocated > len(self._history):
+        if self._allocated > self._room:
             room = max(64, 2 * self._allocated)
-            more = room - len(self._history)
-            self._history = np.pad(self._history, ((0, more), (0, 0)), constant_values=np.nan)
-            self._last = np.pad(self._last, (0, more))
+            self._history.grow(room)
+            self._last = np.pad(self._last, (0, room - self._room))
+            self._room = room
             self._detector.grow(room)
             self._judge.grow(room)
             self._noise.grow(room)
@@ -137,12 +139,12 @@ class LeadBank:
         rows = np.concatenate([bed.rows for bed in beds])
         counts = [len(bed.rows) for bed in beds]
         starts = np.cumsum([0, *counts[:-1]])
-        new = np.concatenate([hop.samples for hop in hops], axis=1).T
+        new = np.empty((len(rows), self.hop_samples), np.float32)
+        np.concatenate([hop.samples.T for hop in hops], out=new)
         self._restart(beds, hops, starts, new)
-        history = np.concatenate([self._history[rows, self.hop_samples :], new], axis=1)
-        self._history[rows] = history
+        self._history.append(rows, new)
         quality, rhythm = assess_quality(
-            history[:, -round(self._quality.seconds * self._rate) :], self._rate, self._quality
+            self._history.last(rows, round(self._quality.seconds * self._rate)), self._rate, self._quality
         )
         whole = fill_missing(np.concatenate([self._last[rows, None], new], axis=1))[:, 1:]
         self._last[rows] = whole[:, -1]
@@ -150,23 +152,25 @@ class LeadBank:
         ends = [bed.sample_count for bed in beds]
         good = quality == SignalQuality.GOOD
         complexes = self._detector.detect(rows, starts, whole, rhythm, good, decisions, ends)
-        for bed, first, count, samples in zip(beds, starts.tolist(), counts, complexes, strict=True):
-            bed.quality = quality[first : first + count]
-            bed.rhythm_judged = bool(rhythm[first : first + count].any())
+        qualities = quality.tolist()
+        judged = np.logical_or.reduceat(rhythm, starts).tolist()
+        for n, (bed, first, count) in enumerate(zip(beds, starts.tolist(), counts, strict=True)):
+            samples = complexes[n]
+            bed.quality = qualities[first : first + count]
+            bed.rhythm_judged = judged[n]
             bed.add_complexes(samples)
             if bed.stream in watched:
                 output.traces += self._traces(bed, new[first : first + count])
                 output.complexes.setdefault(bed.stream, []).extend(map(bed.time_of, samples))
-        self._judge_rhythms(beds, rows, counts, history, rhythm)
+        self._judge_rhythms(beds, rows, counts, rhythm)
         self._judge_pulses(beds)
-        self._score_beats(beds, starts, history, rhythm, output, now, watched)
+        self._score_beats(beds, starts, rhythm, output, now, watched)
 
     def _judge_rhythms(
         self,
         beds: list[Bed],
         rows: Rows,
         counts: list[int],
-        history: Floats,
         usable: NDArray[np.bool_],
     ) -> None:
         """Set the ventricular rhythm of each bed. Beds with clear complexes at an orderly rate, which are
@@ -179,8 +183,9 @@ class LeadBank:
         odd_streams = np.zeros(len(beds), np.bool_)
         odd_streams[streams[odd & usable]] = True
         chosen = odd_streams[streams]
+        window = self._history.last(rows[chosen], round(WINDOW * self._rate))
         found = judge_rhythms(
-            history[chosen], usable[chosen], streams[chosen], len(beds), self._rate, self._rhythm
+            window, usable[chosen], streams[chosen], len(beds), self._rate, self._rhythm
         )
         for bed, closer, rhythm in zip(beds, odd_streams.tolist(), found, strict=True):
             bed.ventricular = rhythm if closer else ORDERLY
@@ -201,7 +206,7 @@ class LeadBank:
                 finite = np.isfinite(samples)
                 begin = samples[np.arange(len(samples)), finite.argmax(axis=1)]
                 self._last[bed.rows] = np.where(finite.any(axis=1), begin, 0.0)
-                self._history[bed.rows] = np.nan
+                self._history.forget(bed.rows)
                 self._detector.begin(bed.rows, self._last[bed.rows], forget=bed.new_patient)
                 self._noise.forget(bed.rows)
                 if bed.new_patient:
@@ -212,7 +217,6 @@ class LeadBank:
         self,
         beds: list[Bed],
         starts: Rows,
-        history: Floats,
         usable: NDArray[np.bool_],
         output: WardOutput,
         now: float,
@@ -222,11 +226,12 @@ class LeadBank:
         due = self._due_beats(beds, starts)
         if not due:
             return
-        best = np.array([start + int(bed.quality.argmin()) for bed, start, _ in due])
-        columns = np.array([self._keep - (bed.sample_count - beat.sample) for bed, _, beat in due])
-        columns = self._aligned(history, best, columns)
-        self._judge_beats(due, columns, history, usable)
-        cut_beats, surprises = self._cut(due, columns, history)
+        best = np.array([bed.rows[bed.quality.index(min(bed.quality))] for bed, _, _ in due])
+        ends = self._history.ends(best)
+        columns = ends - np.array([bed.sample_count - beat.sample for bed, _, beat in due])
+        columns = self._aligned(best, columns)
+        self._judge_beats(due, columns, usable)
+        cut_beats, surprises = self._cut(due, columns, ends - columns)
         for (bed, _, beat), cut in zip(due, cut_beats, strict=True):
             if not cut.good.any():
                 continue
@@ -254,16 +259,16 @@ class LeadBank:
         self,
         due: list[_DueBeat],
         columns: NDArray[np.int64],
-        history: Floats,
         usable: NDArray[np.bool_],
     ) -> None:
         """Add the beats to those of their beds, with the probability that they are ventricular."""
         counts = np.array([len(bed.rows) for bed, _, _ in due])
         places = np.concatenate([start + np.arange(len(bed.rows)) for bed, start, _ in due])
+        rows = np.concatenate([bed.rows for bed, _, _ in due])
         found = self._judge.judge(
-            np.concatenate([bed.rows for bed, _, _ in due]),
+            rows,
             np.cumsum([0, *counts[:-1]]),
-            cut_at(history, places, np.repeat(columns, counts), self._rate, BEAT),
+            cut_at(self._history.values, rows, np.repeat(columns, counts), self._rate, BEAT),
             usable[places],
             np.array([(beat.interval.seconds, beat.interval.ratio) for _, _, beat in due]),
         )
@@ -271,14 +276,15 @@ class LeadBank:
             bed.add_judged_beat(JudgedBeat(bed.time_of(beat.sample), probability))
 
     def _cut(
-        self, due: list[_DueBeat], columns: NDArray[np.int64], history: Floats
+        self, due: list[_DueBeat], columns: NDArray[np.int64], ages: NDArray[np.int64]
     ) -> tuple[list[_CutBeat], Surprises]:
-        """Return the leads of beats, aligned with the references of their patients; and the surprises of
-        those leads that are good and known to the model."""
+        """Return the leads of beats at `columns`, `ages` samples before the last one, aligned with the
+        references of their patients; and the surprises of those leads that are good and known to the
+        model."""
         counts = np.array([len(bed.rows) for bed, _, _ in due])
         offsets = np.cumsum([0, *counts[:-1]])
-        flat_rows = np.concatenate([start + np.arange(len(bed.rows)) for bed, start, _ in due])
-        wide = cut_at(history, flat_rows, np.repeat(columns, counts), self._rate, self._wide)
+        rows = np.concatenate([bed.rows for bed, _, _ in due])
+        wide = cut_at(self._history.values, rows, np.repeat(columns, counts), self._rate, self._wide)
         middle = wide[:, SHIFTS:-SHIFTS]
         good = np.isfinite(wide).all(axis=1)
         good &= np.concatenate([bed.quality for bed, _, _ in due]) == SignalQuality.GOOD
@@ -291,10 +297,10 @@ class LeadBank:
         place[chosen] = np.arange(len(chosen))
         shapes, distances = fit_to_references(wide, good, [bed.reference for bed, _, _ in due], noise)
         cut_beats = []
-        for (bed, _, _), first, count, column in zip(
-            due, offsets.tolist(), counts.tolist(), columns.tolist(), strict=True
+        for (bed, _, _), first, count, age in zip(
+            due, offsets.tolist(), counts.tolist(), ages.tolist(), strict=True
         ):
-            time = bed.time_of(bed.sample_count - self._keep + column)
+            time = bed.time_of(bed.sample_count - age)
             part = slice(first, first + count)
             cut_beats.append(
                 _CutBeat(time, good[part], shapes[part], distances[part], shares[part], place[part])
@@ -315,10 +321,10 @@ class LeadBank:
             noise[now] = self._noise.measure(rows[now], beats[now])
         return noise
 
-    def _aligned(self, history: Floats, rows: Rows, columns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the columns moved to the largest deflection nearby."""
+    def _aligned(self, rows: Rows, columns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the columns of the history moved to the largest deflection nearby."""
         at = columns[:, None] + np.arange(-self._reach, self._reach + 1)
-        around = np.nan_to_num(history[rows[:, None], at])
+        around = np.nan_to_num(self._history.values[rows[:, None], at])
         away = np.abs(around - np.median(around, axis=1, keepdims=True))
         moved: NDArray[np.int64] = at[np.arange(len(at)), away.argmax(axis=1)]
         return moved
