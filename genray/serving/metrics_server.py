@@ -1,6 +1,5 @@
-"""A registry over HTTP, in an application of its own: prometheus_client's handler for aiohttp. Beside it, of
-processes that report their health, /health (200: it is alive) and /ready (200: it does its work); 503 with
-the reasons otherwise.
+"""A registry over HTTP, in an application of its own. Beside it, of processes that report their health,
+/health (200: it is alive) and /ready (200: it does its work); 503 with the reasons otherwise.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from typing import Protocol, Self
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry
-from prometheus_client.aiohttp import make_aiohttp_handler
 from prometheus_client.exposition import gzip_accepted
 
 from genray.errors import ResourceError
 from genray.serving.connections import ConnectionLimits
+from genray.serving.exposition import render
 from genray.serving.host_names import HostNames
 from genray.serving.settings import ServerSettings
 from genray.serving.site import Site, answer_only
@@ -150,11 +149,13 @@ def _handler(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Answers with `registry` in the format and the encoding that the client takes; who takes no answer is
     closed."""
-    # aiohttp would choose deflate where both are accepted, which not all clients mean alike.
-    render = make_aiohttp_handler(registry, disable_compression=True)
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        response = await render(request)
+        names = request.query.getall("name[]", [])
+        wanted = registry.restricted_registry(names) if names else registry
+        body, content_type = render(wanted, ",".join(request.headers.getall(hdrs.ACCEPT, [])))
+        response = web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
+        # aiohttp would choose deflate where both are accepted, which not all clients mean alike.
         if gzip_accepted(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
             response.enable_compression(web.ContentCoding.gzip)
         try:

@@ -21,10 +21,11 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from pydantic import Field
 
+from genray.serving.exposition import Row, SeriesFamily
 from genray.serving.metrics_server import MetricsServer
 from genray.serving.settings import ServerSettings
 from genray.text import label_value
@@ -43,7 +44,6 @@ _PHYSIOLOGICAL = {"asystole", "bradycardia", "tachycardia", "anomaly"}
 _ALARM_LABELS = ("kind", "priority", "category")
 
 _Kind = Literal["gauge", "counter"]
-_Row = tuple[Sequence[str], float]  # values of the labels, and value of a series
 
 
 class MetricsSettings(ServerSettings):
@@ -358,7 +358,7 @@ def _first_values() -> dict[str, dict[tuple[str, ...], float]]:
 
 
 def _metric(
-    name: str, kind: _Kind, documentation: str, labels: Sequence[str], rows: Iterable[_Row], unit: str = ""
+    name: str, kind: _Kind, documentation: str, labels: Sequence[str], rows: Iterable[Row], unit: str = ""
 ) -> Metric:
     """A family.
 
@@ -368,11 +368,7 @@ def _metric(
         rows: of its series; values of labels may be there once.
         unit: in which the name ends.
     """
-    make = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
-    family = make(_PREFIX + name, documentation, labels=labels, unit=unit)
-    for values, value in rows:
-        family.add_metric(values, value)
-    return family
+    return SeriesFamily(_PREFIX + name, documentation, kind, unit, labels, list(rows))
 
 
 class _Collector(Collector):
