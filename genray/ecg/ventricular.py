@@ -8,11 +8,13 @@ before is a moving average of the last similar ones, which needs no time to be l
 from __future__ import annotations
 
 import numpy as np
+import scipy  # loads scipy.ndimage when it is needed, which takes a second
 from numpy.typing import NDArray
 
 from genray.ecg.beats import BeatSettings
 
 Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
 
 BEAT = BeatSettings(before=0.3, after=0.4, samples=88)
 """Window of a beat around its R peak, at about 125 Hz."""
@@ -42,7 +44,7 @@ class UsualBeats:
     """
 
     def __init__(self, leads: int) -> None:
-        self._shapes = np.full((leads, BEAT.samples), np.nan)
+        self._shapes: Floats32 = np.full((leads, BEAT.samples), np.nan, np.float32)
         self._others = np.zeros(leads)
 
     def grow(self, leads: int) -> None:
@@ -66,7 +68,7 @@ class UsualBeats:
         Returns:
             (beats, features of one lead), for `combine_leads`.
         """
-        samples = np.asarray(beats, np.float64)
+        samples = np.asarray(beats, np.float32)
         usual = self._shapes[rows]
         known = np.isfinite(usual[:, 0])
         features = _lead_features(samples, np.where(known[:, None], usual, samples), known)
@@ -79,7 +81,7 @@ class UsualBeats:
         return features
 
 
-def _lead_features(beats: Floats, usual: Floats, known: NDArray[np.bool_]) -> Floats:
+def _lead_features(beats: Floats32, usual: Floats32, known: NDArray[np.bool_]) -> Floats:
     """Return width, shape and slopes of beats in one lead, and their differences from the usual one, 0 where
     none is `known`."""
     x, slopes = _smoothed(beats)
@@ -120,21 +122,19 @@ def _lead_features(beats: Floats, usual: Floats, known: NDArray[np.bool_]) -> Fl
     )
 
 
-def _smoothed(beats: Floats) -> tuple[Floats, Floats]:
+def _smoothed(beats: Floats32) -> tuple[Floats32, Floats32]:
     """Return beats without noise and baseline, and their absolute slopes (1/s)."""
     x = _moving_mean(beats, 3)
     x = x - np.median(x, axis=1, keepdims=True)
     return x, _moving_mean(np.abs(np.gradient(x, axis=1)) * _RATE, 5)
 
 
-def _moving_mean(values: Floats, width: int) -> Floats:
-    padded = np.pad(values, ((0, 0), (width // 2, width // 2)), mode="edge")
-    sums = np.cumsum(np.pad(padded, ((0, 0), (1, 0))), axis=1)
-    mean: Floats = (sums[:, width:] - sums[:, :-width]) / width
+def _moving_mean(values: Floats32, width: int) -> Floats32:
+    mean: Floats32 = scipy.ndimage.uniform_filter1d(values, width, axis=1, mode="nearest")
     return mean
 
 
-def _correlation(x: Floats, y: Floats) -> Floats:
+def _correlation(x: Floats32, y: Floats32) -> Floats:
     """Return the largest correlation of the rows of `x` with those of `y`, shifted by a few samples."""
     inner = x[:, _MOST_SHIFT:-_MOST_SHIFT]
     inner = inner - inner.mean(axis=1, keepdims=True)

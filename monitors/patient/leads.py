@@ -233,7 +233,7 @@ class LeadBank:
         self._judge_beats(due, columns, usable)
         cut_beats, surprises = self._cut(due, columns, ends - columns)
         for (bed, _, beat), cut in zip(due, cut_beats, strict=True):
-            if not cut.good.any():
+            if not cut.any_good:
                 continue
             scored = _score_beat(bed, beat, cut, surprises, self._weights, self._pace_rule)
             output.scores.append(scored.score)
@@ -296,15 +296,27 @@ class LeadBank:
         place = np.full(len(middle), -1)
         place[chosen] = np.arange(len(chosen))
         shapes, distances = fit_to_references(wide, good, [bed.reference for bed, _, _ in due], noise)
+        shapes[~good] = np.nan
+        usable = good & np.isfinite(distances)
+        any_good = np.logical_or.reduceat(good, offsets).tolist()
+        any_usable = np.logical_or.reduceat(usable, offsets).tolist()
         cut_beats = []
-        for (bed, _, _), first, count, age in zip(
-            due, offsets.tolist(), counts.tolist(), ages.tolist(), strict=True
+        for n, ((bed, _, _), first, count, age) in enumerate(
+            zip(due, offsets.tolist(), counts.tolist(), ages.tolist(), strict=True)
         ):
-            time = bed.time_of(bed.sample_count - age)
             part = slice(first, first + count)
-            cut_beats.append(
-                _CutBeat(time, good[part], shapes[part], distances[part], shares[part], place[part])
+            cut = _CutBeat(
+                bed.time_of(bed.sample_count - age),
+                good[part],
+                usable[part],
+                shapes[part],
+                distances[part],
+                shares[part],
+                place[part],
+                any_good=any_good[n],
+                any_usable=any_usable[n],
             )
+            cut_beats.append(cut)
         return cut_beats, surprises
 
     def _measure_noise(self, due: list[_DueBeat], counts: NDArray[np.int64], beats: Floats) -> Floats:
@@ -354,18 +366,23 @@ class _CutBeat(NamedTuple):
     Attributes:
         time: unix time of its peak, seconds.
         good: (leads,) whether each lead is good.
-        shapes: (leads, samples), z-normalised.
+        usable: (leads,) whether it is good and has a reference.
+        shapes: (leads, samples), z-normalised; NaN in leads that are not good.
         distances: (leads,) distance from the reference.
         shares: (leads,) share of noise in the power of the beat.
         place: (leads,) index in the surprises; -1: the lead was not reconstructed.
+        any_good, any_usable: whether any lead is good, and usable.
     """
 
     time: float
     good: NDArray[np.bool_]
+    usable: NDArray[np.bool_]
     shapes: Floats
     distances: Floats
     shares: Floats
     place: NDArray[np.intp]
+    any_good: bool
+    any_usable: bool
 
 
 def _score_beat(
@@ -373,14 +390,12 @@ def _score_beat(
 ) -> ScoredBeat:
     """Return a beat with its score, and whether it is anomalous for this patient."""
     bed.beat_count += 1
-    shapes = np.where(cut.good[:, None], cut.shapes, np.float32(np.nan))
-    ratio = beat.interval.ratio
-    usable = cut.good & np.isfinite(cut.distances)
+    shapes, ratio = cut.shapes, beat.interval.ratio
     of_leads = surprises.values[cut.place[cut.place >= 0]]
-    surprise = float(of_leads.mean()) if len(of_leads) else math.nan
-    inputs = ScoreInputs(cut.distances[usable], of_leads, beat.interval)
+    inputs = ScoreInputs(cut.distances[cut.usable], of_leads, beat.interval)
+    surprise = inputs.surprise
     time = round(cut.time, 3)
-    if bed.reference.shape is None or not usable.any():
+    if bed.reference.shape is None or not cut.any_usable:
         if bed.reference.shape is None:
             if (last := bed.previous_beat) is not None:
                 bed.reference.add_beat(last.shapes, last.ratio, ratio, last.surprise)
@@ -404,7 +419,7 @@ def _score_beat(
         bed.reference.follow(shapes, ratio, pace)
     bed.count_scored_beat(anomalous=anomalous)
     if anomalous:
-        lead = int(np.where(usable, cut.distances, -np.inf).argmax())
+        lead = int(np.where(cut.usable, cut.distances, -np.inf).argmax())
         bed.unusual_beats.append(_unusual_beat(bed, lead, cut, surprises, score))
     return ScoredBeat(time, round(score, 3), anomalous=anomalous, inputs=inputs)
 

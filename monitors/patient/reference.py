@@ -313,6 +313,19 @@ def _most_frequent(beats: Sequence[_EarlyBeat], least: int) -> _UsualBeat | None
     return usual._replace(surprise=float(np.median(surprises))) if len(surprises) else usual
 
 
+def _moments(beats: Floats, samples: int) -> tuple[Floats, Floats]:
+    """Return mean and standard deviation of each window of `samples` of beats, (leads, windows)."""
+    middle = beats.mean(axis=1, keepdims=True)
+    centred = (beats - middle).astype(np.float64)
+    sums, squares = (
+        np.cumsum(np.pad(values, ((0, 0), (1, 0))), axis=1) for values in (centred, centred * centred)
+    )
+    mean = (sums[:, samples:] - sums[:, :-samples]) / samples
+    variance = (squares[:, samples:] - squares[:, :-samples]) / samples - mean * mean
+    spread = np.sqrt(np.maximum(variance, 0.0))
+    return (mean + middle).astype(np.float32), spread.astype(np.float32)
+
+
 def fit_to_references(
     beats: Floats, good: NDArray[np.bool_], references: Sequence[Reference], noise: Floats | None = None
 ) -> tuple[Floats, Floats]:
@@ -344,7 +357,7 @@ def fit_to_references(
         dtype=np.float32,
     )
     parts = sliding_window_view(beats, samples, axis=1)  # (leads, shifts, samples)
-    mean, spread = parts.mean(axis=2), parts.std(axis=2)
+    mean, spread = _moments(beats, samples)
     flat = spread < 1e-6
     product = np.einsum("lks,ls->lk", parts, usual) - mean * usual.sum(axis=1, keepdims=True)
     alike = 2 * np.where(flat, 0, product) / (np.where(flat, 1, spread) * samples)

@@ -66,6 +66,12 @@ class ScoreInputs(NamedTuple):
     surprises: Floats
     interval: RelativeInterval
 
+    @property
+    def surprise(self) -> float:
+        """Mean of the surprises; NaN: there is none."""
+        count = len(self.surprises)
+        return float(np.add.reduce(self.surprises)) / count if count else math.nan
+
 
 @dataclass(frozen=True)
 class Surprises:
@@ -165,7 +171,7 @@ def score_beat(inputs: ScoreInputs, weights: ScoreSettings) -> float:
     """Return the score of a beat for this patient; above 1 it is anomalous."""
     total = combined_distance(inputs.distances, weights.lower) - weights.margin
     if len(inputs.surprises):
-        total += weights.surprise * float(inputs.surprises.mean())
+        total += weights.surprise * inputs.surprise
     ratio, irregularity = inputs.interval.ratio, inputs.interval.irregularity
     if not math.isnan(ratio):
         total += weights.early * prematurity(ratio, irregularity)
@@ -175,7 +181,7 @@ def score_beat(inputs: ScoreInputs, weights: ScoreSettings) -> float:
 def score_new_patient(inputs: ScoreInputs, weights: ScoreSettings) -> float:
     """Return the score of a beat without a reference, from the model and the rhythm only. All beats of some
     patients score high by it, so it must raise no alarm."""
-    total = float(inputs.surprises.mean()) if len(inputs.surprises) else 0.0
+    total = inputs.surprise if len(inputs.surprises) else 0.0
     if not math.isnan(inputs.interval.ratio):
         total += weights.early_alone * prematurity(inputs.interval.ratio, 0.0)
     return _bounded_exp(total)
@@ -184,8 +190,8 @@ def score_new_patient(inputs: ScoreInputs, weights: ScoreSettings) -> float:
 def combined_distance(distances: Floats, lower: float) -> float:
     """Return one distance from those of the leads (leads,): `lower` times the lower median plus the rest
     times the highest."""
-    ordered = np.sort(distances)
-    return float(lower * ordered[(len(ordered) - 1) // 2] + (1 - lower) * ordered[-1])
+    ordered: list[float] = sorted(distances.tolist())
+    return lower * ordered[(len(ordered) - 1) // 2] + (1 - lower) * ordered[-1]
 
 
 def _bounded_exp(total: float) -> float:

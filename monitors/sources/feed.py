@@ -9,7 +9,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -145,8 +144,7 @@ class Feed:
                 self._refuse(bad)
                 continue
             if chunk is not None:
-                pseudonym = self._pseudonym(chunk.stream)
-                await self._deliver(replace(chunk, stream=pseudonym, received=received))
+                await self._deliver(chunk.delivered(self._pseudonym(chunk.stream), received))
         # Without this, a source that always has messages would keep other tasks from running.
         await asyncio.sleep(0)
 

@@ -102,6 +102,20 @@ class Chunk:
         """Unix time just after the last sample, seconds."""
         return self.start + len(self.samples) / self.rate
 
+    def delivered(self, stream: str, received: float) -> Chunk:
+        """Return the chunk under the pseudonym `stream`; `dataclasses.replace` takes three times as long."""
+        return Chunk(
+            stream=stream,
+            sequence=self.sequence,
+            start=self.start,
+            rate=self.rate,
+            leads=self.leads,
+            gains=self.gains,
+            samples=self.samples,
+            received=received,
+            kinds=self.kinds,
+        )
+
 
 class BadMessage(Exception):
     """A message that is refused; `reason` is a key of `REASONS`."""

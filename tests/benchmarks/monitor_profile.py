@@ -46,7 +46,7 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
     "saved states": ("monitors.patient.ward:Ward.saved_beds", "monitors.outputs.journal:Journal.save_states"),
     "journal": ("monitors.outputs.journal:Journal.record",),
     "metrics and page": ("monitors.service.dispatcher:Dispatcher.show",),
-    "metrics: scrapes": ("prometheus_client.openmetrics.exposition:generate_latest",),
+    "metrics: scrapes": ("genray.serving.metrics_server:render",),
 }
 """Functions of each stage, as module:name."""
 
