@@ -120,9 +120,7 @@ def assess_quality(samples: Floats, rate: float, settings: QualitySettings) -> Q
     moving = np.flatnonzero(span > settings.baseline)
     half = thin.shape[1] // 2
     moved = np.zeros(leads)
-    moved[moving] = np.abs(
-        np.median(thin[moving, :half], axis=1) - np.median(thin[moving, half:], axis=1)
-    )
+    moved[moving] = np.abs(np.median(thin[moving, :half], axis=1) - np.median(thin[moving, half:], axis=1))
     noisy = np.zeros(leads, np.bool_)
     noisy[span > 2 * settings.noise] = _is_noisy(whole[span > 2 * settings.noise], rate, settings.noise)
     rhythm = ~(off | noisy | (missing >= settings.gaps))

@@ -55,7 +55,9 @@ class QrsDetector:
         """Delay of the detection: samples from a complex to its decision."""
         self._context = 2 * self._apart
         self._energy: Floats32 = np.zeros((0, self._context), np.float32)
-        self._squares: Floats32 = np.zeros((0, self._context), np.float32)  # of the slopes that the energy is made of
+        self._squares: Floats32 = np.zeros(
+            (0, self._context), np.float32
+        )  # of the slopes that the energy is made of
         self._level: Floats = np.zeros(0)  # energy of a complex; 0: not learned yet
         self._noise: Floats = np.zeros(0)  # energy between complexes
         self._proven: Floats = np.zeros(0)  # level at the last detected complex
@@ -169,9 +171,7 @@ class QrsDetector:
         waited = np.where(self._level[rows] > 0, self._waited[rows] + self._hop, 0)
         self._waited[rows] = waited
         last = np.array([state.last for state in decisions])
-        since = np.where(
-            last >= 0, np.array(ends) - self.delay - last, np.maximum.reduceat(waited, starts)
-        )
+        since = np.where(last >= 0, np.array(ends) - self.delay - last, np.maximum.reduceat(waited, starts))
         silent = since > _SILENT * self._rate
         self._in_doubt[rows[np.repeat(silent, _counts(starts, len(rows)))]] = True
 

@@ -184,9 +184,7 @@ class LeadBank:
         odd_streams[streams[odd & usable]] = True
         chosen = odd_streams[streams]
         window = self._history.last(rows[chosen], round(WINDOW * self._rate))
-        found = judge_rhythms(
-            window, usable[chosen], streams[chosen], len(beds), self._rate, self._rhythm
-        )
+        found = judge_rhythms(window, usable[chosen], streams[chosen], len(beds), self._rate, self._rhythm)
         for bed, closer, rhythm in zip(beds, odd_streams.tolist(), found, strict=True):
             bed.ventricular = rhythm if closer else ORDERLY
 

@@ -178,7 +178,9 @@ def main() -> None:
     parser.add_argument("--skip", action="append", default=[], help="a contender to leave out")
     parser.add_argument("--live", type=int, default=1000, help="leads in real time; 0: leave this out")
     parser.add_argument("--metrics", type=int, default=1000, help="streams of /metrics; 0: leave this out")
-    parser.add_argument("--profile", action="store_true", help="only the cost of each stage; default 5000 leads")
+    parser.add_argument(
+        "--profile", action="store_true", help="only the cost of each stage; default 5000 leads"
+    )
     parser.add_argument("--out", type=Path, help="write the figures to this file as JSON")
     given = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))

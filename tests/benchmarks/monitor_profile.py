@@ -20,7 +20,10 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
         "monitors.sources.replay:RecordStream.read",
         "monitors.sources.replay:_Replay.wanted",
     ),
-    "ingest: order, millivolts, hops": ("monitors.patient.ward:Ward.push", "monitors.patient.bed:Bed.next_hop"),
+    "ingest: order, millivolts, hops": (
+        "monitors.patient.ward:Ward.push",
+        "monitors.patient.bed:Bed.next_hop",
+    ),
     "hop: rows and history": ("monitors.patient.leads:LeadBank.process_hop",),
     "quality": ("monitors.patient.leads:assess_quality", "monitors.patient.leads:fill_missing"),
     "filters: pace pulses, QRS band": (
@@ -41,7 +44,10 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
     "beats: autoencoder": ("monitors.patient.scoring:BeatModel.surprises",),
     "beats: fit to references": ("monitors.patient.leads:fit_to_references",),
     "beats: scores": ("monitors.patient.leads:_score_beat",),
-    "observation, reading, strips": ("monitors.patient.ward:Ward._observe", "monitors.patient.ward:Ward.tick"),
+    "observation, reading, strips": (
+        "monitors.patient.ward:Ward._observe",
+        "monitors.patient.ward:Ward.tick",
+    ),
     "alarms": ("monitors.patient.ward:step",),
     "saved states": ("monitors.patient.ward:Ward.saved_beds", "monitors.outputs.journal:Journal.save_states"),
     "journal": ("monitors.outputs.journal:Journal.record",),
