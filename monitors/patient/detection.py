@@ -232,13 +232,11 @@ class QrsDetector:
         self, starts: Rows, squares: Floats32, share: Floats, streams: Rows, columns: Rows
     ) -> Floats:
         """Return the fused steepest slope of each peak at `columns` of `streams`, (peaks,)."""
-        counts = _counts(starts, len(share))
-        leads = _leads_of(streams, starts, counts)
-        number = counts[streams]
+        leads, number, first = _leads_of(starts, len(share), streams)
         steepest = find_steepest(squares, leads, np.repeat(columns, number), self._filter.width)
         if not len(steepest):
             return np.zeros(0)
-        return np.sqrt(np.add.reduceat(steepest * share[leads], np.cumsum(number) - number)) * self._rate
+        return np.sqrt(np.add.reduceat(steepest * share[leads], first)) * self._rate
 
     def _track(
         self,
@@ -251,15 +249,14 @@ class QrsDetector:
         offset: int,
     ) -> None:
         """Update the levels with the complexes that were detected."""
-        counts = _counts(starts, len(rows))
         half = self._apart // 2
         for turn in range(max(map(len, complexes))):  # levels move from complex to complex of a stream
             streams = np.array([n for n, samples in enumerate(complexes) if len(samples) > turn])
             columns = np.array([complexes[n][turn] - ends[n] - offset for n in streams.tolist()])
             inside = (columns >= 0) & (columns < energy.shape[1])
             streams, columns = streams[inside], columns[inside]
-            leads = _leads_of(streams, starts, counts)
-            around = np.repeat(columns, counts[streams])[:, None] + np.arange(-half, half + 1)
+            leads, number, _ = _leads_of(starts, len(rows), streams)
+            around = np.repeat(columns, number)[:, None] + np.arange(-half, half + 1)
             height = energy[leads[:, None], np.clip(around, 0, energy.shape[1] - 1)].max(axis=1)
             level = self._level[rows[leads]]
             new = np.clip(height, _FLOOR, 2 * np.maximum(level, _FLOOR))
@@ -277,8 +274,10 @@ def _counts(starts: Rows, leads: int) -> Rows:
     return np.diff(np.append(starts, leads))
 
 
-def _leads_of(streams: Rows, starts: Rows, counts: Rows) -> Rows:
-    """Return the indices of the leads of `streams`, one stream after the other."""
-    number = counts[streams]
+def _leads_of(starts: Rows, count: int, streams: Rows) -> tuple[Rows, Rows, Rows]:
+    """Return the leads of each of `streams`, one after the other; their number, and where those of each
+    begin."""
+    number = _counts(starts, count)[streams]
     first = np.cumsum(number) - number
-    return np.arange(number.sum()) - np.repeat(first - starts[streams], number)
+    leads = np.arange(number.sum()) - np.repeat(first - starts[streams], number)
+    return leads, number, first
