@@ -133,7 +133,7 @@ def _share_at_rail(samples: Floats, low: Floats, high: Floats) -> NDArray[np.flo
     edge = 1e-3 * (high - low)
     at_low = np.count_nonzero(samples <= (low + edge)[:, None], axis=1)
     at_high = np.count_nonzero(samples >= (high - edge)[:, None], axis=1)
-    return np.maximum(at_low, at_high) / samples.shape[1]
+    return np.asarray(np.maximum(at_low, at_high) / samples.shape[1], np.float64)
 
 
 def _is_noisy(samples: Floats, rate: float, limit: float) -> NDArray[np.bool_]:
@@ -141,7 +141,7 @@ def _is_noisy(samples: Floats, rate: float, limit: float) -> NDArray[np.bool_]:
     of that of the whole signal."""
     step = max(1, round(rate / 80))  # the difference of samples half a period of 40 Hz apart
     fast = np.abs(samples[:, step:] - samples[:, :-step]).mean(axis=1) / 2
-    noisy = fast > limit
+    noisy: NDArray[np.bool_] = fast > limit
     loud = samples[noisy]
     rest = np.abs(loud - loud.mean(axis=1, keepdims=True)).mean(axis=1)
     noisy[noisy] = fast[noisy] > rest / 4

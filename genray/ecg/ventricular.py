@@ -126,7 +126,8 @@ def _smoothed(beats: Floats32) -> tuple[Floats32, Floats32]:
     """Return beats without noise and baseline, and their absolute slopes (1/s)."""
     x = _moving_mean(beats, 3)
     x = x - np.median(x, axis=1, keepdims=True)
-    return x, _moving_mean(np.abs(np.gradient(x, axis=1)) * _RATE, 5)
+    slopes: Floats32 = np.abs(np.gradient(x, axis=1)) * np.float32(_RATE)
+    return x, _moving_mean(slopes, 5)
 
 
 def _moving_mean(values: Floats32, width: int) -> Floats32:

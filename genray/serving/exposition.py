@@ -6,7 +6,7 @@ which takes most of a scrape. The names of a `SeriesFamily` are known to need no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
@@ -55,9 +55,10 @@ class SeriesFamily(Metric):
         order = sorted(range(len(self._labels)), key=lambda place: self._labels[place])
         labels = ",".join(f'{self._labels[place]}="%s"' for place in order)
         template = self._sample_name + (f"{{{labels}}}" if labels else "") + " %s\n"
+        as_text: Callable[[float], str] = floatToGoString
         return "".join(
             [
-                template % (*(_escaped(values[place]) for place in order), floatToGoString(value))
+                template % (*(_escaped(values[place]) for place in order), as_text(value))
                 for values, value in self._rows
             ]
         )

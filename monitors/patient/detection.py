@@ -222,11 +222,12 @@ class QrsDetector:
         """Return the fused energy (streams, columns), in which a complex has a height of about 1."""
         counts = _counts(starts, len(energy))
         weighted = energy * energy * share[:, None].astype(np.float32)
-        fused = weighted[starts]
+        fused: Floats32 = weighted[starts]
         for lead in range(1, counts.max()):  # `add.reduceat` over rows takes three times as long
             streams = np.flatnonzero(counts > lead)
             fused[streams] += weighted[starts[streams] + lead]
-        return np.sqrt(fused, out=fused)
+        np.sqrt(fused, out=fused)
+        return fused
 
     def _steepness(
         self, starts: Rows, squares: Floats32, share: Floats, streams: Rows, columns: Rows

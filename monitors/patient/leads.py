@@ -285,7 +285,7 @@ class LeadBank:
         wide = cut_at(self._history.values, rows, np.repeat(columns, counts), self._rate, self._wide)
         middle = wide[:, SHIFTS:-SHIFTS]
         good = np.isfinite(wide).all(axis=1)
-        good &= np.concatenate([bed.quality for bed, _, _ in due]) == SignalQuality.GOOD
+        good &= np.array([level for bed, _, _ in due for level in bed.quality]) == SignalQuality.GOOD
         known = np.concatenate([[self._model.knows(lead) for lead in bed.leads] for bed, _, _ in due])
         chosen = np.flatnonzero(good & known)
         noise = self._measure_noise(due, counts, middle)
