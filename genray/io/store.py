@@ -325,8 +325,10 @@ class LocalStore(Store):
 
     def clear(self, folder: str) -> None:
         assert folder
-        with suppress(FileNotFoundError, NotADirectoryError):
-            shutil.rmtree(self._target(folder))
+        # The folders stay: a worker that has lost its chunk may still write there.
+        for parent, _, files in os.walk(self._target(folder)):
+            for name in files:
+                Path(parent, name).unlink(missing_ok=True)
 
     def remove_leftovers(self, under: str = "") -> None:
         for folder, _, files in os.walk(self.folder / self._checked(under)):
