@@ -24,7 +24,7 @@ def main() -> int:
     except FileNotFoundError as error:
         problem = str(error)
     # The options of the ordinary tests leave this folder out, and give a test less time than a node may need.
-    pytest = [sys.executable, "-m", "pytest", "-o", "addopts=-ra --import-mode=importlib", "--timeout=1500"]
+    pytest = [sys.executable, "-m", "pytest", "-o", "addopts=-ra -v --import-mode=importlib", "--timeout=1500"]
     command = [*pytest, *(sys.argv[1:] or [str(Path(__file__).parent)])]
     environment = os.environ | {MARK: problem or "yes"}
     return subprocess.run([*([] if problem else enter), *command], cwd=root, env=environment).returncode

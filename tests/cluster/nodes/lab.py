@@ -178,14 +178,25 @@ class Lab:
 
     def alive(self) -> set[str]:
         """The addresses of the nodes that the cluster takes for alive."""
+        return {row["node_ip"] for row in self._rows("nodes") if row["state"] == "ALIVE"}
+
+    def with_actor(self, name: str) -> list[Node]:
+        """The workers on which an actor of the class `name` lives."""
+        actors = [row for row in self._rows("actors") if row["class_name"] == name]
+        there = {row["node_id"] for row in actors if row["state"] == "ALIVE"}
+        addresses = {row["node_ip"] for row in self._rows("nodes") if row["node_id"] in there}
+        return [node for node in self.workers if node.address in addresses]
+
+    def _rows(self, kind: str) -> list[dict[str, Any]]:
+        """A table of Ray's state; empty while the cluster does not answer."""
         token = self.environment["RAY_AUTH_TOKEN"]
-        request = Request(f"{self.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {token}"})
+        request = Request(f"{self.dashboard}/api/v0/{kind}", headers={"Authorization": f"Bearer {token}"})
         try:
             with urlopen(request, timeout=10) as answer:
-                rows = json.load(answer)["data"]["result"]["result"]
+                rows: list[dict[str, Any]] = json.load(answer)["data"]["result"]["result"]
         except OSError:
-            return set()
-        return {row["node_ip"] for row in rows if row["state"] == "ALIVE"}
+            return []
+        return rows
 
     def whole(self) -> None:
         """Start the nodes that do not run, and wait until the cluster has all of them."""

@@ -1,0 +1,37 @@
+"""Times on the nodes of a lab: `python -m tests.cluster.nodes tests/cluster/nodes/bench_nodes.py -s`.
+
+All nodes share the CPUs of one machine, so that the figures show the overhead of nodes, not what they add.
+"""
+
+import os
+import time
+
+from tests.cluster.nodes.inputs import position, put_images, train
+from tests.cluster.nodes.lab import Lab, until
+
+_IMAGES = 2000
+
+
+def test_from_the_submit_to_the_first_step(lab: Lab) -> None:
+    """The second submit finds the code on the cluster, and the nodes have it."""
+    for number, name in enumerate(("first", "second", "third"), start=1):
+        began = time.monotonic()
+        process = train(lab, name, f"seed={number}")
+        log = lab.follow(process)
+        until(lambda: "job: " in log.text(), 120)
+        sent = time.monotonic() - began
+        until(lambda name=name: position(lab, name) > 0, 300, log.text)  # type: ignore[misc]
+        print(f"{name} submit: {sent:.1f} s to the job's id, {time.monotonic() - began:.1f} s to a step")
+        assert process.wait(300) == 0
+
+
+def test_images_per_second_on_one_and_two_workers(lab: Lab) -> None:
+    photos = put_images(lab, "photos-bench", _IMAGES, size=256)
+    print(f"\n{os.cpu_count()} CPUs in all")
+    for round_ in (1, 2):
+        for workers in (1, 2):
+            sets = [f"input={photos}", f"output={lab.uri(f'clean-{workers}-{round_}')}", "work.gpu=false"]
+            sets += ["report.samples=0", f"work.workers={workers}"]
+            ended = lab.ended(lab.submit("denoise", sets=sets))
+            assert ended.code == 0, ended
+            print(f"denoise, {workers} workers: {ended.outcome}")
