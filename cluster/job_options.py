@@ -13,7 +13,7 @@ from genray.errors import UsageError
 from genray.settings.yaml_reader import DEFAULT_LIMITS, parse_yaml
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_OF_GENRAY = ("working_dir", "excludes")  # fields that genray sets: the job's settings lie in the working directory
+_OF_GENRAY = ("working_dir", "excludes")  # fields that genray sets: its settings lie in the working directory
 
 
 @dataclass(frozen=True)

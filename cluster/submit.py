@@ -2,8 +2,8 @@
 
 The job carries the code, genray's packages only, so that data beside them never leaves the machine. It
 carries its settings as a file, as a command line would show them in Ray's lists and logs. The packages are
-Ray's `py_modules`, the file is alone in the working directory: the name of what Ray uploads is the hash of its
-content, so that a job with other settings finds the code of the one before.
+Ray's `py_modules`, and the file is alone in the working directory: Ray names what it uploads by the hash of
+its content, so that a job with other settings finds the code of the one before.
 """
 
 from __future__ import annotations

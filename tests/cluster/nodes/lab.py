@@ -203,6 +203,12 @@ class Lab:
         self._started([self.head])
         self._started([self.head, *self.workers])
 
+    def stop(self) -> None:
+        """Kill all nodes."""
+        for node in (self.head, *self.workers):
+            if node.process is not None:
+                node.kill()
+
     def _started(self, nodes: Sequence[Node]) -> None:
         def are_alive() -> bool:
             for node in nodes:
@@ -285,9 +291,7 @@ def lab(*, workers: int = 2, cpus: int = 2) -> Iterator[Lab]:
                 made.whole()
                 yield made
             finally:
-                for node in nodes:
-                    if node.process is not None:
-                        node.kill()
+                made.stop()
     finally:
         _no_network(names)
         shutil.rmtree(path, ignore_errors=True)

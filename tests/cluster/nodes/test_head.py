@@ -1,19 +1,42 @@
 """The head of a cluster is lost, and with it every job: the same command resumes on the new one."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
+import pytest
 
-from tests.cluster.nodes.inputs import epochs, train, weights
-from tests.cluster.nodes.lab import Ended, Lab, until
+from tests.cluster.nodes.inputs import EPOCHS, epochs, train, weights
+from tests.cluster.nodes.lab import CLIENT, Ended, Lab, until
+from tests.servers import redis_server
 
 
-def test_a_training_resumes_on_a_new_head_with_the_same_weights(lab: Lab, undisturbed: Ended) -> None:
-    process = train(lab, "headless")
-    until(lambda: len(epochs(lab, "headless")) >= 1, 400)
+@pytest.fixture
+def kept_state(lab: Lab, tmp_path: Path) -> Iterator[None]:
+    """Nodes whose head keeps its state in a Redis server."""
+    usual = lab.head.environment
+    with redis_server(tmp_path, host=CLIENT) as server:
+        lab.stop()
+        lab.head.environment = {**usual, "RAY_REDIS_ADDRESS": f"{CLIENT}:{server.port}"}
+        lab.whole()
+        yield
+        lab.stop()
+        lab.head.environment = usual
+
+
+def lose_the_head(lab: Lab, run: str) -> None:
+    """Kill the head under a training, in its second epoch or later."""
+    process = train(lab, run)
+    until(lambda: len(epochs(lab, run)) >= 1, 400)
     lab.head.kill()
     lost = lab.ended(process)
     assert lost.code == 1, lost
     assert "Traceback" not in lost.err
-    assert "genray jobs logs" in lost.err
+    assert "the job may still run; follow it again with: genray jobs logs" in lost.err
+
+
+def test_a_training_resumes_on_a_new_head_with_the_same_weights(lab: Lab, undisturbed: Ended) -> None:
+    lose_the_head(lab, "headless")
     for node in lab.workers:  # without its head a node ends within a minute; its supervisor starts it again
         node.kill()
     lab.whole()
@@ -23,3 +46,14 @@ def test_a_training_resumes_on_a_new_head_with_the_same_weights(lab: Lab, undist
     assert f"resuming at epoch {done + 1}" in resumed.err
     for name, value in wanted.items():
         np.testing.assert_array_equal(found[name], value)
+
+
+def test_nodes_outlive_a_head_whose_state_is_kept(lab: Lab, kept_state: None) -> None:
+    before = [node.process for node in lab.workers]
+    lose_the_head(lab, "kept")
+    lab.whole()
+    assert [node.process for node in lab.workers] == before
+    resumed = lab.ended(train(lab, "kept"))
+    assert resumed.code == 0, resumed
+    assert "resuming at epoch" in resumed.err
+    assert epochs(lab, "kept") == [*range(1, EPOCHS + 1)]
