@@ -246,7 +246,7 @@ class Jobs:
         while not job.over:
             log: Any = self._client.tail_job_logs(job_id)
             asyncio.run(stream(log, written, write_on, lambda: self.status(job_id).over))
-            job = self._found_again(job_id)
+            job = self._found_again(job)
             if not job.over:
                 time.sleep(_POLL_S)
         # Ray closes a stream that broke between its processes as if the log had ended.
@@ -262,14 +262,17 @@ class Jobs:
         # A shell's exit code for a process that a signal ended.
         return job.exit_code if job.exit_code >= 0 else 128 - job.exit_code
 
-    def _found_again(self, job_id: str) -> Job:
+    def _found_again(self, job: Job) -> Job:
         deadline = time.monotonic() + self._lost_s
         while True:
             try:
-                return self.status(job_id)
+                return self.status(job.id)
             except ClusterError as error:
                 if time.monotonic() > deadline:
-                    error.hint = f"the job may still run; follow it again with: genray jobs logs {job_id}"
+                    error.hint = (
+                        f"the job may still run; follow it again with: genray jobs logs {job.id}. If the "
+                        f"head was lost, so is the job: the same command with --name {job.run} resumes it"
+                    )
                     raise
             time.sleep(_POLL_S)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.cluster.nodes.inputs import EPOCHS, epochs, train, weights
-from tests.cluster.nodes.lab import CLIENT, Ended, Lab, until
+from tests.cluster.nodes.lab import CLIENT, Ended, Lab, Node, until
 from tests.servers import redis_server
 
 
@@ -24,23 +24,24 @@ def kept_state(lab: Lab, tmp_path: Path) -> Iterator[None]:
         lab.head.environment = usual
 
 
-def lose_the_head(lab: Lab, run: str) -> None:
-    """Kill the head under a training, in its second epoch or later."""
+def lose(lab: Lab, run: str, *nodes: Node) -> None:
+    """Kill `nodes`, the head among them, under a training, in its second epoch or later."""
     process = train(lab, run)
     until(lambda: len(epochs(lab, run)) >= 1, 400)
-    lab.head.kill()
+    for node in nodes:
+        node.kill()
     lost = lab.ended(process)
     assert lost.code == 1, lost
     assert "Traceback" not in lost.err
-    assert "the job may still run; follow it again with: genray jobs logs" in lost.err
+    assert f"the same command with --name {run} resumes it" in lost.err
 
 
 def test_a_training_resumes_on_a_new_head_with_the_same_weights(lab: Lab, undisturbed: Ended) -> None:
-    lose_the_head(lab, "headless")
-    for node in lab.workers:  # without its head a node ends within a minute; its supervisor starts it again
-        node.kill()
+    # Without its head a node ends within a minute, and has to be started again.
+    lose(lab, "headless", lab.head, *lab.workers)
     lab.whole()
     done = len(epochs(lab, "headless"))
+    assert done < EPOCHS, "the training was over before the head was lost"
     resumed = lab.ended(train(lab, "headless"))
     found, wanted = weights(resumed), weights(undisturbed)
     assert f"resuming at epoch {done + 1}" in resumed.err
@@ -50,7 +51,7 @@ def test_a_training_resumes_on_a_new_head_with_the_same_weights(lab: Lab, undist
 
 def test_nodes_outlive_a_head_whose_state_is_kept(lab: Lab, kept_state: None) -> None:
     before = [node.process for node in lab.workers]
-    lose_the_head(lab, "kept")
+    lose(lab, "kept", lab.head)
     lab.whole()
     assert [node.process for node in lab.workers] == before
     resumed = lab.ended(train(lab, "kept"))

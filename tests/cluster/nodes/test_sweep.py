@@ -21,3 +21,5 @@ def test_a_node_killed_under_a_sweep_costs_no_trial(lab: Lab) -> None:
     ended = lab.ended(process)
     assert ended.code == 0, ended
     assert sum(entry.path.endswith("outcome.json") for entry in store.walk([".json"])) >= 4
+    assert "Traceback" not in ended.err
+    assert "its process or node was lost; it starts again from its last checkpoint" in ended.err
