@@ -114,11 +114,12 @@ def test_a_cluster_that_stays_away_ends_the_following_with_how_to_go_on(
     done = jobs.status(job_id)
     with dropping(head.address, tmp_path) as address:
         through = Jobs.connect(address, lost_s=0.5)
-        assert through._found_again(done.id) == done
+        assert through._found_again(done) == done
     with pytest.raises(ClusterError) as caught:
-        through._found_again(done.id)
+        through._found_again(done)
     assert "stopped answering" in caught.value.what
     assert f"genray jobs logs {done.id}" in str(caught.value)
+    assert f"the same command with --name {done.run} resumes it" in str(caught.value)
 
 
 def test_an_unreadable_log_does_not_keep_the_exit_code(jobs: Jobs) -> None:
