@@ -257,6 +257,12 @@ class Jobs:
         if rest:
             write_on(rest)
         if job.exit_code is None:
+            if job.status == "FAILED":  # its environment could not be made, or its process was lost
+                reason = job.message.strip().partition("\n")[0]
+                write_on(
+                    f"\nRay ended the job: {reason}\n  next: genray jobs status {job.id} says more; the same "
+                    f"command with --name {job.run} resumes what it had begun\n"
+                )
             # A stopped job exits as after Ctrl-C.
             return {"SUCCEEDED": 0, "STOPPED": 130}.get(job.status, 1)
         # A shell's exit code for a process that a signal ended.

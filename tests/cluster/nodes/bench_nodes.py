@@ -13,9 +13,9 @@ _IMAGES = 400
 
 
 def test_from_the_submit_to_the_first_step(lab: Lab) -> None:
-    """The later submits find the code on the cluster, and the nodes have it."""
+    """The second submit, with another seed, finds the code on the cluster, and the nodes have it."""
     print()
-    for number, name in enumerate(("first", "second", "third"), start=1):
+    for number, name in enumerate(("first", "second"), start=1):
         sent, step = times(lab, name, number)
         print(f"{name} submit: {sent:.1f} s to the job's id, {step:.1f} s to a step")
 
@@ -29,18 +29,18 @@ def times(lab: Lab, name: str, seed: int) -> tuple[float, float]:
     sent = time.monotonic() - began
     until(lambda: position(lab, name) > 0, 300, log.text)
     step = time.monotonic() - began
-    assert process.wait(300) == 0, log.text()
+    lab.run("jobs", "stop", log.job(), "--address", lab.dashboard)
+    process.wait(120)
     return sent, step
 
 
 def test_images_per_second_on_one_and_two_workers(lab: Lab) -> None:
     photos = put_images(lab, "photos-bench", _IMAGES, size=256)
     print(f"\n{os.cpu_count()} CPUs in all")
-    for turn in (1, 2):
-        for workers in (1, 2):
-            sets = [f"input={photos}", f"output={lab.uri(f'clean-{workers}-{turn}')}", "work.gpu=false"]
-            sets += ["report.samples=0", f"work.workers={workers}"]
-            ended = lab.ended(lab.submit("denoise", sets=sets))
-            assert ended.code == 0, ended
-            rate, start = (ended.outcome["this_pass"][key] for key in ("images_per_second", "start_seconds"))
-            print(f"denoise, workers: {workers}  {rate:.1f} images/s after {start:.0f} s of start")
+    for workers in (1, 2):
+        sets = [f"input={photos}", f"output={lab.uri(f'clean-{workers}')}", "work.gpu=false"]
+        sets += ["report.samples=0", f"work.workers={workers}"]
+        ended = lab.ended(lab.submit("denoise", sets=sets))
+        assert ended.code == 0, ended
+        rate, start = (ended.outcome["this_pass"][key] for key in ("images_per_second", "start_seconds"))
+        print(f"denoise, workers: {workers}  {rate:.1f} images/s after {start:.0f} s of start")

@@ -1,5 +1,6 @@
 """The head of a cluster is lost, and with it every job: the same command resumes on the new one."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.cluster.nodes.inputs import EPOCHS, epochs, train, weights
-from tests.cluster.nodes.lab import CLIENT, Ended, Lab, Node, until
+from tests.cluster.nodes.lab import CLIENT, Ended, Lab, until
 from tests.servers import redis_server
 
 
@@ -24,21 +25,21 @@ def kept_state(lab: Lab, tmp_path: Path) -> Iterator[None]:
         lab.head.environment = usual
 
 
-def lose(lab: Lab, run: str, *nodes: Node) -> None:
-    """Kill `nodes`, the head among them, under a training, in its second epoch or later."""
+def begin(lab: Lab, run: str) -> subprocess.Popen[str]:
+    """A training in its second epoch."""
     process = train(lab, run)
     until(lambda: len(epochs(lab, run)) >= 1, 400)
-    for node in nodes:
-        node.kill()
-    lost = lab.ended(process)
-    assert lost.code == 1, lost
-    assert "Traceback" not in lost.err
-    assert f"the same command with --name {run} resumes it" in lost.err
+    return process
 
 
 def test_a_training_resumes_on_a_new_head_with_the_same_weights(lab: Lab, undisturbed: Ended) -> None:
+    process = begin(lab, "headless")
     # Without its head a node ends within a minute, and has to be started again.
-    lose(lab, "headless", lab.head, *lab.workers)
+    lab.stop()
+    lost = lab.ended(process)
+    assert lost.code == 1, lost
+    assert "Traceback" not in lost.err
+    assert "the same command with --name headless resumes it" in lost.err
     lab.whole()
     done = len(epochs(lab, "headless"))
     assert done < EPOCHS, "the training was over before the head was lost"
@@ -50,10 +51,15 @@ def test_a_training_resumes_on_a_new_head_with_the_same_weights(lab: Lab, undist
 
 
 def test_nodes_outlive_a_head_whose_state_is_kept(lab: Lab, kept_state: None) -> None:
+    process = begin(lab, "kept")
+    lab.head.kill()
     before = [node.process for node in lab.workers]
-    lose(lab, "kept", lab.head)
     lab.whole()
     assert [node.process for node in lab.workers] == before
+    lost = lab.ended(process)
+    assert lost.code == 1, lost
+    assert "Traceback" not in lost.err
+    assert "the same command with --name kept resumes" in lost.err
     resumed = lab.ended(train(lab, "kept"))
     assert resumed.code == 0, resumed
     assert "resuming at epoch" in resumed.err
