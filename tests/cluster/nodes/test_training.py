@@ -1,8 +1,10 @@
 """Trainings on several nodes that share nothing but a store."""
 
+import time
+
 import numpy as np
 
-from tests.cluster.nodes.inputs import EPOCHS, epochs, position, train, weights
+from tests.cluster.nodes.inputs import EPOCHS, epochs, train, weights
 from tests.cluster.nodes.lab import Ended, Lab, until
 
 
@@ -15,7 +17,8 @@ def test_two_nodes_train_one_model_into_the_store(lab: Lab, undisturbed: Ended) 
 
 def test_a_node_killed_in_an_epoch_changes_no_weight(lab: Lab, undisturbed: Ended) -> None:
     process = train(lab, "killed")
-    until(lambda: epochs(lab, "killed") == [1] and position(lab, "killed") > 1.3, 400)
+    until(lambda: len(epochs(lab, "killed")) >= 1, 400)
+    time.sleep(1)  # into the second epoch; the progress in the store is seconds older
     lab.workers[1].kill()
     assert epochs(lab, "killed") == [1], "the second epoch was over before the node was killed"
     lab.workers[1].start()
