@@ -30,7 +30,7 @@ def times(lab: Lab, name: str, seed: int) -> tuple[float, float]:
     until(lambda: position(lab, name) > 0, 300, log.text)
     step = time.monotonic() - began
     lab.run("jobs", "stop", log.job(), "--address", lab.dashboard)
-    process.wait(120)
+    log.end(120)
     return sent, step
 
 

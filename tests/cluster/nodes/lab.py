@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.request import Request, urlopen
 
 from cluster.submit import PACKAGES
@@ -172,9 +172,7 @@ class Lab:
 
     def follow(self, process: subprocess.Popen[str]) -> Log:
         """Read what a command that runs prints to its error stream."""
-        log = Log()
-        threading.Thread(target=log.read, args=(process.stderr,), daemon=True).start()
-        return log
+        return Log(process)
 
     def alive(self) -> set[str]:
         """The addresses of the nodes that the cluster takes for alive."""
@@ -222,13 +220,25 @@ class Lab:
 class Log:
     """Lines that a command has printed so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
         self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
-    def read(self, stream: IO[str]) -> None:
-        """Read `stream` to its end."""
-        for line in stream:
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
             self._lines.append(line.rstrip("\n"))
+
+    def end(self, seconds: float) -> int:
+        """Wait for the end of the command; returns its exit code."""
+        code = self._process.wait(seconds)
+        self._reader.join(seconds)
+        for pipe in (self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            pipe.close()
+        return code
 
     def count(self, line: str) -> int:
         return self._lines.count(line)

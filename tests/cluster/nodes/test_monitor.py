@@ -25,7 +25,7 @@ def test_a_node_killed_under_the_monitor_costs_seconds_and_is_an_alarm(lab: Lab)
     finally:  # or it would run on under the next tests
         stopped = lab.run("jobs", "stop", log.job(), "--address", lab.dashboard)
     assert stopped.code == 0, stopped
-    assert process.wait(60) == 130, log.text()
+    assert log.end(60) == 130, log.text()
     alarms = [(change, alarm) for alarm, change, _ in recorded(state) if ":stream-lost" in alarm]
     assert alarms, "no alarm for the streams of the lost node"
     assert {alarm for change, alarm in alarms if change == "onset"} == {

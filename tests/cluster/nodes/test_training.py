@@ -43,6 +43,6 @@ def test_an_elastic_training_goes_on_with_the_nodes_that_there_are(lab: Lab) -> 
     together = len(epochs(lab, "elastic"))
     until(lambda: len(epochs(lab, "elastic")) > together, 400, log.text)
     assert lab.run("jobs", "stop", log.job(), "--address", lab.dashboard).code == 0
-    assert process.wait(60) == 130, log.text()
+    assert log.end(60) == 130, log.text()
     done = epochs(lab, "elastic")
     assert done == [*range(1, len(done) + 1)]
