@@ -7,7 +7,7 @@ from collections import Counter
 import pyarrow.parquet as pq
 
 from genray.io.store import open_store
-from pipelines.storage.ledger import Ledger
+from pipelines.storage.ledger.ledger import Ledger
 from tests.cluster.nodes.inputs import put_images
 from tests.cluster.nodes.lab import Ended, Lab, until
 
