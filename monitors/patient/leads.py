@@ -18,10 +18,10 @@ from monitors.patient.bed import Bed, PendingBeat, PreviousBeat, UnusualBeat
 from monitors.patient.detection import QrsDetector
 from monitors.patient.history import History
 from monitors.patient.hops import Hop
-from monitors.patient.noise import NoiseMeter
+from monitors.patient.noise import FAST, NoiseMeter
 from monitors.patient.output import ScoredBeat, Trace, WardOutput
 from monitors.patient.pace import PaceRule
-from monitors.patient.reference import SHIFTS, fit_to_references
+from monitors.patient.reference import SHIFTS, UsualBeat, fit_to_references
 from monitors.patient.rhythm.heart_rate import UNKNOWN_INTERVAL
 from monitors.patient.rhythm.pulse import judge_pulses
 from monitors.patient.rhythm.ventricular import ORDERLY, BeatJudge, RhythmModel, judge_rhythms
@@ -228,8 +228,8 @@ class LeadBank:
         ends = self._history.ends(best)
         columns = ends - np.array([bed.sample_count - beat.sample for bed, _, beat in due])
         columns = self._aligned(best, columns)
-        self._judge_beats(due, columns, usable)
-        cut_beats, surprises = self._cut(due, columns, ends - columns)
+        ventricular = self._judge_beats(due, columns, usable)
+        cut_beats, surprises = self._cut(due, columns, ends - columns, ventricular)
         for (bed, _, beat), cut in zip(due, cut_beats, strict=True):
             if not cut.any_good:
                 continue
@@ -258,8 +258,9 @@ class LeadBank:
         due: list[_DueBeat],
         columns: NDArray[np.int64],
         usable: NDArray[np.bool_],
-    ) -> None:
-        """Add the beats to those of their beds, with the probability that they are ventricular."""
+    ) -> list[float]:
+        """Add the beats to those of their beds, with the probability that they are ventricular, and return
+        it."""
         counts = np.array([len(bed.rows) for bed, _, _ in due])
         places = np.concatenate([start + np.arange(len(bed.rows)) for bed, start, _ in due])
         rows = np.concatenate([bed.rows for bed, _, _ in due])
@@ -270,11 +271,17 @@ class LeadBank:
             usable[places],
             np.array([(beat.interval.seconds, beat.interval.ratio) for _, _, beat in due]),
         )
-        for (bed, _, beat), probability in zip(due, found.tolist(), strict=True):
+        probabilities: list[float] = found.tolist()
+        for (bed, _, beat), probability in zip(due, probabilities, strict=True):
             bed.add_judged_beat(JudgedBeat(bed.time_of(beat.sample), probability))
+        return probabilities
 
     def _cut(
-        self, due: list[_DueBeat], columns: NDArray[np.int64], ages: NDArray[np.int64]
+        self,
+        due: list[_DueBeat],
+        columns: NDArray[np.int64],
+        ages: NDArray[np.int64],
+        ventricular: list[float],
     ) -> tuple[list[_CutBeat], Surprises]:
         """Return the leads of beats at `columns`, `ages` samples before the last one, aligned with the
         references of their patients; and the surprises of those leads that are good and known to the
@@ -289,37 +296,40 @@ class LeadBank:
         known = np.concatenate([[self._model.knows(lead) for lead in bed.leads] for bed, _, _ in due])
         chosen = np.flatnonzero(good & known)
         noise = self._measure_noise(due, counts, middle)
-        shares = noise / np.maximum(middle.var(axis=1), np.float32(1e-9))
-        surprises = self._model.surprises(middle[chosen], noise[chosen])
+        shares = noise / np.maximum(middle.var(axis=1), np.float32(1e-9))[:, None]
+        # Slow noise is reconstructed in part, so that taking all of it off would hide abnormal beats.
+        surprises = self._model.surprises(middle[chosen], noise[chosen, FAST])
         place = np.full(len(middle), -1)
         place[chosen] = np.arange(len(chosen))
-        shapes, distances = fit_to_references(wide, good, [bed.reference for bed, _, _ in due], noise)
-        shapes[~good] = np.nan
-        usable = good & np.isfinite(distances)
+        fitted = fit_to_references(wide, good, [bed.reference for bed, _, _ in due], noise)
+        fitted.shapes[~good] = np.nan
+        usable = good & np.isfinite(fitted.distances)
         any_good = np.logical_or.reduceat(good, offsets).tolist()
         any_usable = np.logical_or.reduceat(usable, offsets).tolist()
         cut_beats = []
-        for n, ((bed, _, _), first, count, age) in enumerate(
+        for number, ((bed, _, _), first, count, age) in enumerate(
             zip(due, offsets.tolist(), counts.tolist(), ages.tolist(), strict=True)
         ):
             part = slice(first, first + count)
             cut = _CutBeat(
-                bed.time_of(bed.sample_count - age),
-                good[part],
-                usable[part],
-                shapes[part],
-                distances[part],
-                shares[part],
-                place[part],
-                any_good=any_good[n],
-                any_usable=any_usable[n],
+                time=bed.time_of(bed.sample_count - age),
+                good=good[part],
+                usable=usable[part],
+                shapes=fitted.shapes[part],
+                distances=fitted.distances[part],
+                usual=bed.reference.usual[fitted.nearest[number]] if bed.reference.usual else None,
+                shares=shares[part],
+                place=place[part],
+                ventricular=ventricular[number],
+                any_good=any_good[number],
+                any_usable=any_usable[number],
             )
             cut_beats.append(cut)
         return cut_beats, surprises
 
     def _measure_noise(self, due: list[_DueBeat], counts: NDArray[np.int64], beats: Floats) -> Floats:
-        """Return the power of the noise in the leads of beats, (leads,) in mV²."""
-        noise = np.zeros(len(beats), np.float32)
+        """Return the power of the slow and the fast noise in the leads of beats, (leads, 2) in mV²."""
+        noise = np.zeros((len(beats), 2), np.float32)
         rows = np.concatenate([bed.rows for bed, _, _ in due])
         # The beats of one bed are consecutive; they are measured one after the other.
         turns = np.zeros(len(due), np.intp)
@@ -366,9 +376,11 @@ class _CutBeat(NamedTuple):
         good: (leads,) whether each lead is good.
         usable: (leads,) whether it is good and has a reference.
         shapes: (leads, samples), z-normalised; NaN in leads that are not good.
-        distances: (leads,) distance from the reference.
-        shares: (leads,) share of noise in the power of the beat.
+        distances: (leads,) distance from the nearest usual beat.
+        usual: that usual beat; None before it is learned.
+        shares: (leads, 2) shares of slow and fast noise in the power of the beat.
         place: (leads,) index in the surprises; -1: the lead was not reconstructed.
+        ventricular: probability that it is ventricular; NaN: unknown.
         any_good, any_usable: whether any lead is good, and usable.
     """
 
@@ -377,8 +389,10 @@ class _CutBeat(NamedTuple):
     usable: NDArray[np.bool_]
     shapes: Floats
     distances: Floats
+    usual: UsualBeat | None
     shares: Floats
     place: NDArray[np.intp]
+    ventricular: float
     any_good: bool
     any_usable: bool
 
@@ -393,37 +407,47 @@ def _score_beat(
     inputs = ScoreInputs(cut.distances[cut.usable], of_leads, beat.interval)
     surprise = inputs.surprise
     time = round(cut.time, 3)
-    if bed.reference.shape is None or not cut.any_usable:
-        if bed.reference.shape is None:
-            if (last := bed.previous_beat) is not None:
-                bed.reference.add_beat(last.shapes, last.ratio, ratio, last.surprise)
-            bed.previous_beat = PreviousBeat(shapes, ratio, surprise)
+    if (last := bed.previous_beat) is not None:
+        bed.reference.add_beat(last.shapes, last.ratio, ratio, last.surprise, last.ventricular, last.time)
+    bed.previous_beat = None
+    this_beat = PreviousBeat(shapes, ratio, surprise, cut.ventricular, cut.time)
+    usual = cut.usual
+    if usual is None or not cut.any_usable:
+        if usual is None:
+            bed.previous_beat = this_beat
         return ScoredBeat(time, round(score_new_patient(inputs, weights), 3), anomalous=False, inputs=inputs)
     if bed.reference.is_more_abnormal(surprise):
         # Unlike an abnormal reference because it is normal.
         bed.count_scored_beat(anomalous=False)
         score = round(score_new_patient(inputs, weights), 3)
         return ScoredBeat(time, score, anomalous=False, inputs=inputs)
+    if usual is not bed.reference.usual[0] and usual.surprise > 0:
+        # A further shape was learned because it is this patient's, however abnormal it is for others.
+        inputs = inputs._replace(surprises=of_leads - np.float32(usual.surprise))
     score = score_beat(inputs, weights)
     anomalous = score > 1.0
-    if anomalous and (cut.shares[cut.good] > _LOUD).any():
+    loud = bool((cut.shares[cut.good].sum(axis=1) > _LOUD).any())
+    if anomalous and loud:
         # An early complex in loud noise is mostly a part of the noise.
         anomalous = score_beat(inputs._replace(interval=UNKNOWN_INTERVAL), weights) > 1.0
     pace = beat.interval.pace
-    if anomalous and rule.explains(bed.reference, shapes, cut.shares, pace):
-        bed.reference.follow_pace(shapes, pace)
+    if anomalous and rule.explains(usual, shapes, cut.shares[:, FAST], pace):
+        bed.reference.follow_pace(usual, shapes, pace)
         anomalous = False
     elif not anomalous:
-        bed.reference.follow(shapes, ratio, pace)
+        bed.reference.follow(usual, shapes, ratio, pace, cut.time)
     bed.count_scored_beat(anomalous=anomalous)
     if anomalous:
+        if not loud:
+            bed.previous_beat = this_beat
         lead = int(np.where(cut.usable, cut.distances, -np.inf).argmax())
-        bed.unusual_beats.append(_unusual_beat(bed, lead, cut, surprises, score))
+        bed.unusual_beats.append(_unusual_beat(bed, usual, lead, cut, surprises, score))
     return ScoredBeat(time, round(score, 3), anomalous=anomalous, inputs=inputs)
 
 
-def _unusual_beat(bed: Bed, lead: int, cut: _CutBeat, surprises: Surprises, score: float) -> UnusualBeat:
-    assert bed.reference.shape is not None
+def _unusual_beat(
+    bed: Bed, usual: UsualBeat, lead: int, cut: _CutBeat, surprises: Surprises, score: float
+) -> UnusualBeat:
     place = int(cut.place[lead])
     return UnusualBeat(
         time=round(cut.time, 3),
@@ -431,5 +455,5 @@ def _unusual_beat(bed: Bed, lead: int, cut: _CutBeat, surprises: Surprises, scor
         lead=bed.leads[lead],
         values=cut.shapes[lead],
         reconstruction=surprises.reconstructions[place] if place >= 0 else None,
-        reference=bed.reference.shape[lead],
+        reference=usual.shape[lead],
     )
