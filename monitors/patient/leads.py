@@ -18,7 +18,7 @@ from monitors.patient.bed import Bed, PendingBeat, PreviousBeat, UnusualBeat
 from monitors.patient.detection import QrsDetector
 from monitors.patient.history import History
 from monitors.patient.hops import Hop
-from monitors.patient.noise import FAST, NoiseMeter
+from monitors.patient.noise import NoiseMeter
 from monitors.patient.output import ScoredBeat, Trace, WardOutput
 from monitors.patient.pace import PaceRule
 from monitors.patient.reference import SHIFTS, UsualBeat, fit_to_references
@@ -296,9 +296,8 @@ class LeadBank:
         known = np.concatenate([[self._model.knows(lead) for lead in bed.leads] for bed, _, _ in due])
         chosen = np.flatnonzero(good & known)
         noise = self._measure_noise(due, counts, middle)
-        shares = noise / np.maximum(middle.var(axis=1), np.float32(1e-9))[:, None]
-        # Slow noise is reconstructed in part, so that taking all of it off would hide abnormal beats.
-        surprises = self._model.surprises(middle[chosen], noise[chosen, FAST])
+        shares = noise / np.maximum(middle.var(axis=1), np.float32(1e-9))
+        surprises = self._model.surprises(middle[chosen], noise[chosen])
         place = np.full(len(middle), -1)
         place[chosen] = np.arange(len(chosen))
         fitted = fit_to_references(wide, good, [bed.reference for bed, _, _ in due], noise)
@@ -328,8 +327,8 @@ class LeadBank:
         return cut_beats, surprises
 
     def _measure_noise(self, due: list[_DueBeat], counts: NDArray[np.int64], beats: Floats) -> Floats:
-        """Return the power of the slow and the fast noise in the leads of beats, (leads, 2) in mV²."""
-        noise = np.zeros((len(beats), 2), np.float32)
+        """Return the power of the noise in the leads of beats, (leads,) in mV²."""
+        noise = np.zeros(len(beats), np.float32)
         rows = np.concatenate([bed.rows for bed, _, _ in due])
         # The beats of one bed are consecutive; they are measured one after the other.
         turns = np.zeros(len(due), np.intp)
@@ -378,7 +377,7 @@ class _CutBeat(NamedTuple):
         shapes: (leads, samples), z-normalised; NaN in leads that are not good.
         distances: (leads,) distance from the nearest usual beat.
         usual: that usual beat; None before it is learned.
-        shares: (leads, 2) shares of slow and fast noise in the power of the beat.
+        shares: (leads,) share of noise in the power of the beat.
         place: (leads,) index in the surprises; -1: the lead was not reconstructed.
         ventricular: probability that it is ventricular; NaN: unknown.
         any_good, any_usable: whether any lead is good, and usable.
@@ -426,12 +425,12 @@ def _score_beat(
         inputs = inputs._replace(surprises=of_leads - np.float32(usual.surprise))
     score = score_beat(inputs, weights)
     anomalous = score > 1.0
-    loud = bool((cut.shares[cut.good].sum(axis=1) > _LOUD).any())
+    loud = bool((cut.shares[cut.good] > _LOUD).any())
     if anomalous and loud:
         # An early complex in loud noise is mostly a part of the noise.
         anomalous = score_beat(inputs._replace(interval=UNKNOWN_INTERVAL), weights) > 1.0
     pace = beat.interval.pace
-    if anomalous and rule.explains(usual, shapes, cut.shares[:, FAST], pace):
+    if anomalous and rule.explains(usual, shapes, cut.shares, pace):
         bed.reference.follow_pace(usual, shapes, pace)
         anomalous = False
     elif not anomalous:
