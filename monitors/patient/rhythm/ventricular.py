@@ -21,8 +21,8 @@ Floats = NDArray[np.floating]
 
 READY = "ready:rhythm"
 _PRESENT = 0.9  # least share of the samples of a window that must be present
-# Least probabilities of a lead (others, tachycardia, fibrillation), so that one lead does not decide for all: a
-# lead that moves looks like fibrillation with certainty, but fibrillation never makes clear complexes.
+# Least probabilities of a lead (others, tachycardia, fibrillation), so that one lead does not decide for all:
+# one that moves looks like fibrillation with certainty, but fibrillation never makes clear complexes.
 _CERTAIN = (0.02, 1e-4, 1e-4)
 _WORSE = 2.0  # weight of fibrillation against tachycardia: taking one for the other is worse that way
 
