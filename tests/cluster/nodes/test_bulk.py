@@ -4,7 +4,7 @@ import subprocess
 from collections import Counter
 
 from genray.io.store import open_store
-from pipelines.storage.ledger import Ledger
+from pipelines.storage.ledger.ledger import Ledger
 from tests.cluster.nodes.inputs import put_images
 from tests.cluster.nodes.lab import Lab, until
 
