@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.ecg.pacing import PacePulseFilter
-from genray.ecg.qrs import REFRACTORY, EnergyPeak, QrsFilter, QrsThresholds, find_energy_peaks, find_steepest
+from genray.ecg.qrs import (
+    REFRACTORY,
+    EnergyPeak,
+    QrsFilter,
+    QrsThresholds,
+    find_clear,
+    find_energy_peaks,
+    find_steepest,
+)
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float64]
@@ -150,13 +158,23 @@ class QrsDetector:
         streams, columns = find_energy_peaks(fused, self._apart)
         heights = fused[streams, columns]
         steepness = self._steepness(starts, squares, share, streams, columns)
+        clear = np.where(
+            find_clear(fused, streams, columns, self._apart),
+            self._energies(rows, starts, energy, share, streams, columns),
+            0.0,
+        )
         # Column 0 is `context` samples before this hop's first, and energy lags behind the samples.
         offset = -self._hop - self._context - self._lag
         peaks: list[list[EnergyPeak]] = [[] for _ in decisions]
-        for stream, column, height, slope in zip(
-            streams.tolist(), columns.tolist(), heights.tolist(), steepness.tolist(), strict=True
+        for stream, column, *sizes in zip(
+            streams.tolist(),
+            columns.tolist(),
+            heights.tolist(),
+            steepness.tolist(),
+            clear.tolist(),
+            strict=True,
         ):
-            peaks[stream].append(EnergyPeak(ends[stream] + offset + column, height, slope))
+            peaks[stream].append(EnergyPeak(ends[stream] + offset + column, *sizes))
         complexes = [
             state.push(candidates, end - self.delay)
             for state, candidates, end in zip(decisions, peaks, ends, strict=True)
@@ -238,6 +256,17 @@ class QrsDetector:
         if not len(steepest):
             return np.zeros(0)
         return np.sqrt(np.add.reduceat(steepest * share[leads], first)) * self._rate
+
+    def _energies(
+        self, rows: Rows, starts: Rows, energy: Floats32, share: Floats, streams: Rows, columns: Rows
+    ) -> Floats:
+        """Return the energy of each peak in mV/s, (peaks,): the weighted mean of its leads."""
+        leads, number, first = _leads_of(starts, len(share), streams)
+        if not len(leads):
+            return np.zeros(0)
+        weights = share[leads] * np.maximum(self._level[rows[leads]], _FLOOR) ** 2
+        of_leads = energy[leads, np.repeat(columns, number)]
+        return np.sqrt(np.add.reduceat(of_leads**2 * weights, first))
 
     def _track(
         self,
