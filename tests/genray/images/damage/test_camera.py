@@ -52,7 +52,7 @@ def test_noise_is_of_many_spectra() -> None:
 
 
 def test_coarse_noise_is_drawn_equal_in_all_colours_and_of_each_apart_at_its_full_strength() -> None:
-    """Averaging 4x4 pixels leaves a quarter of white noise, and half of noise that was blurred by 1.2 pixels."""
+    """Averaging 4x4 pixels leaves a quarter of white noise and half of noise blurred by 1.2 pixels."""
     clean = torch.full((200, 3, 48, 48), 0.5)
     clean[:, 0] = 0.4
     noise = camera(clean, 20, 20) - clean
