@@ -13,7 +13,7 @@ from genray.errors import UsageError
 from genray.settings.yaml_reader import DEFAULT_LIMITS, parse_yaml
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_OF_GENRAY = ("working_dir", "excludes")  # fields that genray sets: its own code is the working directory
+_OF_GENRAY = ("working_dir", "excludes")  # fields that genray sets: its settings lie in the working directory
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def read_runtime_env(path: Path) -> dict[str, Any]:
         )
     if taken := [key for key in _OF_GENRAY if key in content]:
         raise UsageError(
-            f"{taken[0]} is set by genray, which sends its own code as the working directory",
+            f"{taken[0]} is set by genray, whose settings are the working directory",
             where=str(path),
             hint="remove it; send further code as py_modules, and put data where all nodes can read it",
         )
@@ -88,4 +88,6 @@ def read_runtime_env(path: Path) -> dict[str, Any]:
         raise UsageError(
             "env_vars is a mapping of names to values", where=str(path), hint="write env_vars: {KEY: VALUE}"
         )
+    if not isinstance(content.get("py_modules", []), list):
+        raise UsageError("py_modules is a list", where=str(path), hint="write py_modules: [./mine]")
     return {**content, "env_vars": {str(key): str(value) for key, value in variables.items()}}

@@ -1,7 +1,9 @@
 """Jobs on a Ray cluster: submit a target as a job, follow it, and stop it.
 
 The job carries the code, genray's packages only, so that data beside them never leaves the machine. It
-carries its settings as a file, as a command line would show them in Ray's lists and logs.
+carries its settings as a file, as a command line would show them in Ray's lists and logs. The packages are
+Ray's `py_modules`, and the file is alone in the working directory: Ray names what it uploads by the hash of
+its content, so that a job with other settings finds the code of the one before.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import difflib
+import importlib.util
 import logging
 import re
 import secrets
@@ -24,7 +27,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import genray
 from cluster.auth import token, token_refused
 from cluster.connect import environment
 from cluster.dashboard import check_dashboard, dashboard_address
@@ -133,14 +135,14 @@ class Jobs:
         options: JobOptions | None = None,
         files: Mapping[str, str] | None = None,
     ) -> str:
-        """Start a job and return its id. Its working directory is a copy of the code, so give absolute paths.
+        """Start a job and return its id. Its working directory has `files` only, so give absolute paths.
 
         Args:
             entrypoint: the command and its arguments.
             target: name of the target, for the id and for `list`.
             run: name of the run, for the same.
             options: variables, runtime environment and resources of the entry point (None: none).
-            files: text files beside the code in the job's working directory, by name.
+            files: text files in the job's working directory, by name.
         """
         options = options or JobOptions()
         given = options.runtime_env
@@ -152,12 +154,17 @@ class Jobs:
             _cluster_errors(self.address, "submitting"),
             environment(RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES=""),
         ):
-            _stage(Path(genray.__file__).parent.parent, Path(folder), files or {})
+            code, work = Path(folder, "code"), Path(folder, "work")
+            copy_code(code)
+            work.mkdir()
+            for name, text in (files or {}).items():
+                (work / name).write_text(text, encoding="utf-8")
+            modules = [*map(str, sorted(code.iterdir())), *given.get("py_modules", [])]
             request: dict[str, Any] = {
                 "entrypoint": shlex.join(entrypoint),
                 "submission_id": job_id,
                 "metadata": {"genray.target": target, "genray.run": run},
-                "runtime_env": {**given, "working_dir": folder, "env_vars": env},
+                "runtime_env": {**given, "working_dir": str(work), "py_modules": modules, "env_vars": env},
                 "entrypoint_num_cpus": options.cpus,
                 "entrypoint_num_gpus": options.gpus,
                 "entrypoint_memory": options.memory,
@@ -239,7 +246,7 @@ class Jobs:
         while not job.over:
             log: Any = self._client.tail_job_logs(job_id)
             asyncio.run(stream(log, written, write_on, lambda: self.status(job_id).over))
-            job = self._found_again(job_id)
+            job = self._found_again(job)
             if not job.over:
                 time.sleep(_POLL_S)
         # Ray closes a stream that broke between its processes as if the log had ended.
@@ -250,19 +257,28 @@ class Jobs:
         if rest:
             write_on(rest)
         if job.exit_code is None:
+            if job.status == "FAILED":  # its environment could not be made, or its process was lost
+                reason = job.message.strip().partition("\n")[0]
+                write_on(
+                    f"\nRay ended the job: {reason}\n  next: genray jobs status {job.id} says more; the same "
+                    f"command with --name {job.run} resumes what it had begun\n"
+                )
             # A stopped job exits as after Ctrl-C.
             return {"SUCCEEDED": 0, "STOPPED": 130}.get(job.status, 1)
         # A shell's exit code for a process that a signal ended.
         return job.exit_code if job.exit_code >= 0 else 128 - job.exit_code
 
-    def _found_again(self, job_id: str) -> Job:
+    def _found_again(self, job: Job) -> Job:
         deadline = time.monotonic() + self._lost_s
         while True:
             try:
-                return self.status(job_id)
+                return self.status(job.id)
             except ClusterError as error:
                 if time.monotonic() > deadline:
-                    error.hint = f"the job may still run; follow it again with: genray jobs logs {job_id}"
+                    error.hint = (
+                        f"the job may still run; follow it again with: genray jobs logs {job.id}. If the "
+                        f"head was lost, so is the job: the same command with --name {job.run} resumes it"
+                    )
                     raise
             time.sleep(_POLL_S)
 
@@ -315,16 +331,12 @@ def _cluster_errors(address: str, doing: str) -> Iterator[None]:
         ) from error
 
 
-def _stage(root: Path, folder: Path, files: Mapping[str, str]) -> None:
-    """Copy the files of a job to `folder`: genray's packages in `root`, a checkout or where they are
-    installed, and `files`."""
+def copy_code(folder: Path) -> None:
+    """Copy genray's packages, from a checkout or where they are installed, to a new `folder`."""
     for name in PACKAGES:
-        if (root / name).is_dir():
-            shutil.copytree(
-                root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.py[cod]")
-            )
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        spec = importlib.util.find_spec(name)
+        for place in (spec and spec.submodule_search_locations) or ():
+            shutil.copytree(place, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.py[cod]"))
 
 
 def _job(details: Any) -> Job:

@@ -17,7 +17,7 @@ from pipelines.engine.target import Bulk
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import ImageScores, Step, StepInput, StepPlace, StepResult
 from pipelines.steps.pixels import PixelArray, mean_change, with_pixels
-from pipelines.storage.ledger import path_hash
+from pipelines.storage.ledger.index import path_hash
 
 _SMALLEST_STAMPED = 16  # shortest side that can be stamped, in pixels
 

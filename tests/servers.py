@@ -135,12 +135,14 @@ def mosquitto(folder: Path, *, port: int | None = None, certificate: Path | None
     return Server([program, "-c", str(settings)], port=port, folder=folder)
 
 
-def redis_server(folder: Path, *, port: int | None = None, certificate: Path | None = None) -> Server:
+def redis_server(
+    folder: Path, *, port: int | None = None, certificate: Path | None = None, host: str = "127.0.0.1"
+) -> Server:
     """A Redis server that writes everything to disk at once, so that a crash loses nothing; with a
-    certificate (without .pem and .key) by TLS alone."""
+    certificate (without .pem and .key) by TLS alone. It also listens at the address `host`."""
     port = port or free_port()
     program = binary("redis-server", package="redis-server")
-    options = ["--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    options = ["--bind", *{"127.0.0.1", host}, "--protected-mode", "no", "--dir", str(folder), "--save", ""]
     options += ["--tls-port" if certificate else "--port", str(port)]
     if certificate:
         options += ["--port", "0", "--tls-auth-clients", "no"]

@@ -239,6 +239,10 @@ class Store(ABC):
         """Delete the file `path` if it exists."""
 
     @abstractmethod
+    def clear(self, folder: str) -> None:
+        """Delete all files below the folder `folder`, if it exists."""
+
+    @abstractmethod
     def remove_leftovers(self, under: str = "") -> None:
         """Delete temporary files of killed writers below the folder `under`. No process may write there
         meanwhile."""
@@ -318,6 +322,13 @@ class LocalStore(Store):
     def delete(self, path: str) -> None:
         with suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(self._target(path))  # noqa: PTH108
+
+    def clear(self, folder: str) -> None:
+        assert folder
+        # The folders stay: a worker that has lost its chunk may still write there.
+        for parent, _, files in os.walk(self._target(folder)):
+            for name in files:
+                Path(parent, name).unlink(missing_ok=True)
 
     def remove_leftovers(self, under: str = "") -> None:
         for folder, _, files in os.walk(self.folder / self._checked(under)):
@@ -414,6 +425,11 @@ class RemoteStore(Store):
     def delete(self, path: str) -> None:
         with suppress(FileNotFoundError, NotADirectoryError):
             self.file_system.delete_file(self._target(path))
+
+    def clear(self, folder: str) -> None:
+        assert folder
+        # Object stores delete a thousand at once by it.
+        self.file_system.delete_dir_contents(self._target(folder), missing_dir_ok=True)
 
     def remove_leftovers(self, under: str = "") -> None:
         if self.file_system.type_name in _OBJECT_STORES:

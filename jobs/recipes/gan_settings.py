@@ -57,7 +57,10 @@ class GanAdamSettings(AdamSettings):
         1e-3, gt=0, description="step size of the optimizer, before warm-up and decay"
     )
     beta1: float = Field(
-        0.5, ge=0, lt=1, description="decay of the mean of the gradient (0.5: Radford et al. 2016)"
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of the mean of the gradient (0: Karras et al. 2018, 0.5: Radford et al. 2016)",
     )
     beta2: float = Field(0.99, ge=0, lt=1, description="decay of the mean of the squared gradient")
 

@@ -103,7 +103,7 @@ def tune_trials(
         RunError: trials do not see the sweep's run.
     """
     os.environ.update(_ENVIRONMENT)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # the sweep reports failures
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the sweep reports failures
     with tempfile.TemporaryDirectory(prefix="genray-sweep-") as storage:
         tuner = tune.Tuner(
             tune.with_resources(train_trial, _needs),
@@ -113,7 +113,7 @@ def tune_trials(
                 name=sweep.name,
                 storage_path=storage,
                 verbose=0,
-                callbacks=[_Silent()],
+                callbacks=[_TrialCallback(display)],
                 failure_config=tune.FailureConfig(max_failures=max_restarts),
             ),
         )
@@ -130,8 +130,21 @@ def tune_trials(
             run.write_failure(TrainingError(f"the process of the trial failed: {last}"))
 
 
-class _Silent(TrialProgressCallback):
-    """Suppresses Ray Tune's own lines on standard output, which is for results."""
+class _TrialCallback(TrialProgressCallback):
+    """Says which trials start again after a crash, and suppresses Ray Tune's own lines on standard output,
+    which is for results.
+
+    Args:
+        display: shows the lines.
+    """
+
+    def __init__(self, display: Display) -> None:
+        super().__init__()
+        self._display = display
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        name = _run_of(trial.config).name
+        self._display.note(f"{name}: its process or node was lost; it starts again from its last checkpoint")
 
     def on_trial_complete(self, *args: Any, **kwargs: Any) -> None:
         pass  # the display reports the end of a trial

@@ -225,7 +225,7 @@ class Loop:
             passed = time.monotonic() - began
             position.seconds = seconds_before + passed
             stop = self._check_step(losses)
-            if self._is_validation_step() and not self._epoch_is_over():
+            if self._is_validation_step():
                 self._validations.inside_epoch()
                 self.state.set_training()
                 began += time.monotonic() - began - passed
@@ -257,8 +257,18 @@ class Loop:
         return every is not None and self.state.position.step % every == 0
 
     def _is_validation_step(self) -> bool:
+        """Return whether to validate inside the epoch now: not where its end, which is validated, follows
+        within half as many steps."""
         every = self._settings.validate_steps
-        return every is not None and self.state.position.step % every == 0
+        taken = self.state.position.taken
+        if every is None or taken // self._size.step % every:
+            return False
+        left = (self._size.samples - taken) // self._size.step
+        return left >= (every / 2 if self._is_validated(self.state.position.epoch + 1) else 1)
+
+    def _is_validated(self, epoch: int) -> bool:
+        """Return whether the end of this epoch, from 1 on, is validated."""
+        return epoch % self._settings.validate_every == 0 or epoch == self._settings.epochs
 
     def _step(self, batches: Iterator[Batch]) -> torch.Tensor:
         """Take one optimizer step; returns its losses as one tensor on the device."""
@@ -350,7 +360,7 @@ class Loop:
         position.summed = 0
         self.state.loss_sums = None
         is_last = position.epoch == settings.epochs
-        if position.epoch % settings.validate_every == 0 or is_last:
+        if self._is_validated(position.epoch):
             self._validations.end_epoch(row)
             self._check_health()
         if self.state.inside:

@@ -75,7 +75,10 @@ class LoopSettings(MetricsEndpoint):
     )
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     validate_steps: int | None = Field(
-        None, ge=1, description="steps between validations inside an epoch (null: none inside)"
+        None,
+        ge=1,
+        description="steps between validations inside an epoch, counted from its beginning; one that the "
+        "validation of the epoch would follow within half as many is left out (null: none inside)",
     )
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints inside an epoch")

@@ -50,11 +50,15 @@ class PreviousBeat(NamedTuple):
         shapes: (leads, samples), z-normalised, NaN in leads that are not good.
         ratio: ratio of the RR interval before it to the usual one.
         surprise: its surprise; NaN: unknown.
+        ventricular: probability that it is ventricular; NaN: unknown.
+        time: its unix time.
     """
 
     shapes: Floats
     ratio: float
     surprise: float
+    ventricular: float
+    time: float
 
 
 @dataclass(frozen=True, slots=True)

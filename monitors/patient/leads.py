@@ -20,7 +20,7 @@ from monitors.patient.hops import Hop
 from monitors.patient.noise import NoiseMeter
 from monitors.patient.output import ScoredBeat, Trace, WardOutput
 from monitors.patient.pace import PaceRule
-from monitors.patient.reference import SHIFTS, fit_to_references
+from monitors.patient.reference import SHIFTS, UsualBeat, fit_to_references
 from monitors.patient.rhythm.heart_rate import UNKNOWN_INTERVAL
 from monitors.patient.rhythm.pulse import judge_pulses
 from monitors.patient.rhythm.ventricular import ORDERLY, BeatJudge, RhythmModel, judge_rhythms
@@ -225,8 +225,8 @@ class LeadBank:
         best = np.array([start + int(bed.quality.argmin()) for bed, start, _ in due])
         columns = np.array([self._keep - (bed.sample_count - beat.sample) for bed, _, beat in due])
         columns = self._aligned(history, best, columns)
-        self._judge_beats(due, columns, history, usable)
-        cut_beats, surprises = self._cut(due, columns, history)
+        ventricular = self._judge_beats(due, columns, history, usable)
+        cut_beats, surprises = self._cut(due, columns, history, ventricular)
         for (bed, _, beat), cut in zip(due, cut_beats, strict=True):
             if not cut.good.any():
                 continue
@@ -256,8 +256,9 @@ class LeadBank:
         columns: NDArray[np.int64],
         history: Floats,
         usable: NDArray[np.bool_],
-    ) -> None:
-        """Add the beats to those of their beds, with the probability that they are ventricular."""
+    ) -> list[float]:
+        """Add the beats to those of their beds, with the probability that they are ventricular, and return
+        it."""
         counts = np.array([len(bed.rows) for bed, _, _ in due])
         places = np.concatenate([start + np.arange(len(bed.rows)) for bed, start, _ in due])
         found = self._judge.judge(
@@ -267,11 +268,13 @@ class LeadBank:
             usable[places],
             np.array([(beat.interval.seconds, beat.interval.ratio) for _, _, beat in due]),
         )
-        for (bed, _, beat), probability in zip(due, found.tolist(), strict=True):
+        probabilities: list[float] = found.tolist()
+        for (bed, _, beat), probability in zip(due, probabilities, strict=True):
             bed.add_judged_beat(JudgedBeat(bed.time_of(beat.sample), probability))
+        return probabilities
 
     def _cut(
-        self, due: list[_DueBeat], columns: NDArray[np.int64], history: Floats
+        self, due: list[_DueBeat], columns: NDArray[np.int64], history: Floats, ventricular: list[float]
     ) -> tuple[list[_CutBeat], Surprises]:
         """Return the leads of beats, aligned with the references of their patients; and the surprises of
         those leads that are good and known to the model."""
@@ -289,15 +292,23 @@ class LeadBank:
         surprises = self._model.surprises(middle[chosen], noise[chosen])
         place = np.full(len(middle), -1)
         place[chosen] = np.arange(len(chosen))
-        shapes, distances = fit_to_references(wide, good, [bed.reference for bed, _, _ in due], noise)
+        fitted = fit_to_references(wide, good, [bed.reference for bed, _, _ in due], noise)
         cut_beats = []
-        for (bed, _, _), first, count, column in zip(
-            due, offsets.tolist(), counts.tolist(), columns.tolist(), strict=True
+        for number, ((bed, _, _), first, count, column) in enumerate(
+            zip(due, offsets.tolist(), counts.tolist(), columns.tolist(), strict=True)
         ):
-            time = bed.time_of(bed.sample_count - self._keep + column)
             part = slice(first, first + count)
             cut_beats.append(
-                _CutBeat(time, good[part], shapes[part], distances[part], shares[part], place[part])
+                _CutBeat(
+                    time=bed.time_of(bed.sample_count - self._keep + column),
+                    good=good[part],
+                    shapes=fitted.shapes[part],
+                    distances=fitted.distances[part],
+                    usual=bed.reference.usual[fitted.nearest[number]] if bed.reference.usual else None,
+                    shares=shares[part],
+                    place=place[part],
+                    ventricular=ventricular[number],
+                )
             )
         return cut_beats, surprises
 
@@ -349,17 +360,21 @@ class _CutBeat(NamedTuple):
         time: unix time of its peak, seconds.
         good: (leads,) whether each lead is good.
         shapes: (leads, samples), z-normalised.
-        distances: (leads,) distance from the reference.
+        distances: (leads,) distance from the nearest usual beat.
+        usual: that usual beat; None before it is learned.
         shares: (leads,) share of noise in the power of the beat.
         place: (leads,) index in the surprises; -1: the lead was not reconstructed.
+        ventricular: probability that it is ventricular; NaN: unknown.
     """
 
     time: float
     good: NDArray[np.bool_]
     shapes: Floats
     distances: Floats
+    usual: UsualBeat | None
     shares: Floats
     place: NDArray[np.intp]
+    ventricular: float
 
 
 def _score_beat(
@@ -374,37 +389,47 @@ def _score_beat(
     surprise = float(of_leads.mean()) if len(of_leads) else math.nan
     inputs = ScoreInputs(cut.distances[usable], of_leads, beat.interval)
     time = round(cut.time, 3)
-    if bed.reference.shape is None or not usable.any():
-        if bed.reference.shape is None:
-            if (last := bed.previous_beat) is not None:
-                bed.reference.add_beat(last.shapes, last.ratio, ratio, last.surprise)
-            bed.previous_beat = PreviousBeat(shapes, ratio, surprise)
+    if (last := bed.previous_beat) is not None:
+        bed.reference.add_beat(last.shapes, last.ratio, ratio, last.surprise, last.ventricular, last.time)
+    bed.previous_beat = None
+    this_beat = PreviousBeat(shapes, ratio, surprise, cut.ventricular, cut.time)
+    usual = cut.usual
+    if usual is None or not usable.any():
+        if usual is None:
+            bed.previous_beat = this_beat
         return ScoredBeat(time, round(score_new_patient(inputs, weights), 3), anomalous=False, inputs=inputs)
     if bed.reference.is_more_abnormal(surprise):
         # Unlike an abnormal reference because it is normal.
         bed.count_scored_beat(anomalous=False)
         score = round(score_new_patient(inputs, weights), 3)
         return ScoredBeat(time, score, anomalous=False, inputs=inputs)
+    if usual is not bed.reference.usual[0] and usual.surprise > 0:
+        # A further shape was learned because it is this patient's, however abnormal it is for others.
+        inputs = inputs._replace(surprises=of_leads - np.float32(usual.surprise))
     score = score_beat(inputs, weights)
     anomalous = score > 1.0
-    if anomalous and (cut.shares[cut.good] > _LOUD).any():
+    loud = bool((cut.shares[cut.good] > _LOUD).any())
+    if anomalous and loud:
         # An early complex in loud noise is mostly a part of the noise.
         anomalous = score_beat(inputs._replace(interval=UNKNOWN_INTERVAL), weights) > 1.0
     pace = beat.interval.pace
-    if anomalous and rule.explains(bed.reference, shapes, cut.shares, pace):
-        bed.reference.follow_pace(shapes, pace)
+    if anomalous and rule.explains(usual, shapes, cut.shares, pace):
+        bed.reference.follow_pace(usual, shapes, pace)
         anomalous = False
     elif not anomalous:
-        bed.reference.follow(shapes, ratio, pace)
+        bed.reference.follow(usual, shapes, ratio, pace, cut.time)
     bed.count_scored_beat(anomalous=anomalous)
     if anomalous:
+        if not loud:
+            bed.previous_beat = this_beat
         lead = int(np.where(usable, cut.distances, -np.inf).argmax())
-        bed.unusual_beats.append(_unusual_beat(bed, lead, cut, surprises, score))
+        bed.unusual_beats.append(_unusual_beat(bed, usual, lead, cut, surprises, score))
     return ScoredBeat(time, round(score, 3), anomalous=anomalous, inputs=inputs)
 
 
-def _unusual_beat(bed: Bed, lead: int, cut: _CutBeat, surprises: Surprises, score: float) -> UnusualBeat:
-    assert bed.reference.shape is not None
+def _unusual_beat(
+    bed: Bed, usual: UsualBeat, lead: int, cut: _CutBeat, surprises: Surprises, score: float
+) -> UnusualBeat:
     place = int(cut.place[lead])
     return UnusualBeat(
         time=round(cut.time, 3),
@@ -412,5 +437,5 @@ def _unusual_beat(bed: Bed, lead: int, cut: _CutBeat, surprises: Surprises, scor
         lead=bed.leads[lead],
         values=cut.shapes[lead],
         reconstruction=surprises.reconstructions[place] if place >= 0 else None,
-        reference=bed.reference.shape[lead],
+        reference=usual.shape[lead],
     )

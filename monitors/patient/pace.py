@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from genray.ecg.beats import BeatSettings
-from monitors.patient.reference import LOUDEST, SHIFTS, Reference
+from monitors.patient.reference import LOUDEST, SHIFTS, UsualBeat
 
 Floats = NDArray[np.float32]
 
@@ -37,22 +37,23 @@ class PaceRule:
         self._qrs = slice(max(SHIFTS, first), min(beat.samples - SHIFTS, last + 1))
         self._next_inside = beat.after + _QRS  # s of an RR interval
 
-    def explains(self, reference: Reference, shapes: Floats, shares: Floats, pace: float) -> bool:
-        """Whether a beat of a regular rhythm is unlike the reference only by its rate: the pace is not the
-        reference's, or so fast that the next complex is in the window, and its QRS complex is the usual one.
+    def explains(self, usual: UsualBeat, shapes: Floats, shares: Floats, pace: float) -> bool:
+        """Whether a beat of a regular rhythm is unlike a usual beat only by its rate: the pace is not that
+        of the usual beat, or so fast that the next complex is in the window, and its QRS complex is the
+        usual one.
 
         Args:
-            reference: learned reference of the patient.
+            usual: usual beat of the patient, the nearest one.
             shapes: (leads, samples) the beat, NaN in leads that are not good.
             shares: (leads,) share of noise in its power.
             pace: RR interval of the rhythm, s; NaN: it is not regular.
         """
-        if not pace >= _FASTEST or reference.shape is None:
+        if not pace >= _FASTEST:
             return False
-        if pace > self._next_inside and not abs(math.log(pace / reference.pace)) > _OTHER:
+        if pace > self._next_inside and not abs(math.log(pace / usual.pace)) > _OTHER:
             return False
-        known = np.isfinite(shapes[:, 0]) & np.isfinite(reference.scale)
-        return bool(known.any()) and self._same_qrs(shapes[known], reference.shape[known], shares[known])
+        known = np.isfinite(shapes[:, 0]) & np.isfinite(usual.scale)
+        return bool(known.any()) and self._same_qrs(shapes[known], usual.shape[known], shares[known])
 
     def _same_qrs(self, shapes: Floats, usual: Floats, shares: Floats) -> bool:
         """Whether the QRS complexes of leads (leads, samples) are the usual ones."""

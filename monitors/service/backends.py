@@ -138,8 +138,9 @@ class RayBackend:
     async def open(self, start: Start) -> None:
         """See `ShardBackend`."""
         await self.close()
-        # The monitor restarts it from the checkpoint, so Ray must not.
-        actor_class = _ray().remote(num_cpus=1, max_restarts=0, max_task_retries=0)(ShardActor)
+        # The monitor restarts it from the checkpoint, so Ray must not. A lost node takes few shards with it.
+        options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
+        actor_class = _ray().remote(**options)(ShardActor)
         self._has_answered = False
         self._actor = actor_class.remote(self._settings, self._key, self._partition, start)
 

@@ -20,7 +20,7 @@ from pipelines.engine.worker import ChunkWorker
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step, StepPlace
 from pipelines.storage.attempts import Attempts, EarlierKills
-from pipelines.storage.ledger import Ledger
+from pipelines.storage.ledger.ledger import Ledger
 from pipelines.storage.sinks import TableSink, open_sink
 
 PROOF = "_genray/proof"

@@ -27,7 +27,9 @@ from pipelines.engine.sample import PhotoSample
 from pipelines.settings import BulkSettings, may_change
 from pipelines.steps.base import Step
 from pipelines.storage.attempts import CAREFUL_AFTER, Attempt, EarlierKills
-from pipelines.storage.ledger import FAILED, LedgerSummary, pass_of_key
+from pipelines.storage.ledger.files import pass_of_key
+from pipelines.storage.ledger.rows import FAILED
+from pipelines.storage.ledger.summary import LedgerSummary
 from pipelines.storage.output import Output, PassRecord, RunHeader, timestamp
 from pipelines.storage.shards import ShardJoiner, piece_paths
 from pipelines.storage.sinks import Sink, TableSink, open_sink
@@ -102,14 +104,16 @@ class Pass:
         number = header.passes[-1].number
         remove_plans(output.store)
         output.ledger.drop_problems()
-        listing = InputListing(source, step, output.ledger.index(), note)
+        index = output.ledger.index()
+        output.ledger.drop_older(index.repeated)
+        listing = InputListing(source, step, index, note)
         planned = SuspectsLast(listing.remaining(), earlier.suspects)
         inputs = write_plan(output.store, number, planned)
         rename_repeated(output.store, number, inputs, listing)
         earlier = replace(earlier, suspects=planned.found)
-        _drop_results(output, sinks, step.settings, {*listing.changed, *listing.retried})
-        if listing.problems:
-            output.ledger.add_problems(number, listing.problems)
+        dropped = {*listing.changed, *listing.retried}
+        _drop_results(output, sinks, step.settings, dropped)
+        problems = output.ledger.add_problems(number, listing.problems)
         new_pass = cls(
             step,
             source,
@@ -121,7 +125,7 @@ class Pass:
             listing,
             inputs,
             keys_before=output.ledger.keys(),
-            rows_before=output.ledger.summary().total,
+            rows_before=listing.known - len(dropped) + problems,
         )
         new_pass._note_listing()
         new_pass.record.listed = listing.listed
@@ -145,7 +149,7 @@ class Pass:
         """Number of inputs that the ledger has but the store no longer contains."""
         if self.listing.selection.is_partial:
             return 0  # unknown
-        return len(self.listing.index) - self.listing.recorded
+        return self.listing.known - self.listing.recorded
 
     def first_item(self) -> Item:
         """Return the first input of the plan, which has one."""
@@ -172,9 +176,8 @@ class Pass:
         ledger = self.output.ledger
         self.output.attempts.clear()
         # Rows that a worker of an earlier pass still wrote after this pass had listed are duplicates.
-        for key in ledger.keys() - self.keys_before:
-            if pass_of_key(key) < self.number:
-                ledger.remove(key)
+        late = {key for key in ledger.keys() - self.keys_before if pass_of_key(key) < self.number}
+        ledger.remove(late)
         ledger.compact(self.number)
         for sink in self.sinks:
             sink.remove_orphans(ledger.keys())
@@ -264,7 +267,8 @@ def _take_over(
         What is known of killed passes, and the header with the new pass.
     """
     identity = dict(step.identity())
-    unfinished = output.attempts.clear()
+    unfinished = output.attempts.unfinished()
+    output.attempts.clear()
     before = output.read_header() or RunHeader(target)
     lasting = {key: value for key, value in settings.items() if not may_change(key)}
     again = step.settings.retry == "all"

@@ -21,7 +21,7 @@ from genray.io.kinds import KINDS, kind_of_name
 from pipelines.engine.plan import PlannedInput
 from pipelines.engine.planning.names import short_name
 from pipelines.steps.base import ImageScores, StepResult
-from pipelines.storage.ledger import DONE, FAILED, SKIPPED, TIMES, LedgerRow
+from pipelines.storage.ledger.rows import DONE, FAILED, SKIPPED, TIMES, LedgerRow
 from pipelines.storage.sinks import Sink, TableSink
 
 ReportCounts = Callable[[Mapping[str, float]], bool]

@@ -22,7 +22,9 @@ from pipelines.engine.sample import PhotoSample
 from pipelines.engine.target import uses_gpu
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step
-from pipelines.storage.ledger import FAILED, TIMES, Ledger, LedgerIndex, LedgerRow
+from pipelines.storage.ledger.index import LedgerIndex
+from pipelines.storage.ledger.ledger import Ledger
+from pipelines.storage.ledger.rows import FAILED, TIMES, LedgerRow
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from pipelines.engine.planning.names import OutputNames, folded_hash, is_too_lon
 from pipelines.engine.planning.selection import Selection
 from pipelines.engine.sample import ItemSample
 from pipelines.steps.base import Step
-from pipelines.storage.ledger import FAILED, LedgerIndex
+from pipelines.storage.ledger.index import LedgerIndex
+from pipelines.storage.ledger.rows import FAILED
 
 FOLDER = "_genray/plan"
 FILE_ROWS = 8192
@@ -71,6 +72,8 @@ class InputListing:
     step: Step[Any]
     index: LedgerIndex
     note: Callable[[str], None]
+    known: int = field(init=False)
+    """Number of inputs in the ledger."""
     listed: int = field(default=0, init=False)
     recorded: int = field(default=0, init=False)
     """Number of listed inputs that the ledger contains, with any status."""
@@ -89,6 +92,7 @@ class InputListing:
 
     def __post_init__(self) -> None:
         settings = self.step.settings
+        self.known = len(self.index)
         self.sample = ItemSample(settings.report.seed)
         self.selection = Selection(settings.read)
         self.writes_files = self.step.writes_images and settings.write.container == "files"
@@ -107,6 +111,7 @@ class InputListing:
                 if not is_recorded or self._is_left(planned.item):
                     self.sample.add(planned.item)
                     yield planned
+        self.index = LedgerIndex.empty()  # of a large store it is most of the memory
 
     def _is_left(self, item: Item) -> bool:
         """Return whether an input that the ledger contains is processed again."""
@@ -264,6 +269,7 @@ def write_plan(store: Store, number: int, inputs: Iterable[PlannedInput]) -> int
 def rename_repeated(store: Store, number: int, inputs: int, listing: InputListing) -> None:
     """Rename the outputs in the plan of the pass `number` whose names a file system may merge."""
     repeated = listing.names.repeated()
+    listing.names = OutputNames()  # of a large store they are much of the memory
     if not repeated:
         return
     for serial in range(-(-inputs // FILE_ROWS)):
@@ -277,8 +283,7 @@ def rename_repeated(store: Store, number: int, inputs: int, listing: InputListin
 
 def remove_plans(store: Store) -> None:
     """Delete the plans of all passes."""
-    for entry in store.list([".arrow"], FOLDER):
-        store.delete(entry.path)
+    store.clear(FOLDER)
 
 
 def chunk_bounds(inputs: int, workers: int) -> list[int]:

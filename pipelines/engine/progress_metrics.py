@@ -15,7 +15,7 @@ from genray.serving.settings import ServerSettings
 from pipelines.engine.pool import READY_WORKERS
 from pipelines.engine.reporting.outcome import PassRates
 from pipelines.settings import WorkSettings
-from pipelines.storage.ledger import FAILED, STATUSES, TIMES
+from pipelines.storage.ledger.rows import FAILED, STATUSES, TIMES
 
 if TYPE_CHECKING:
     from genray.serving.metrics_server import MetricsServer

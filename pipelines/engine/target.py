@@ -34,7 +34,8 @@ from pipelines.engine.reporting.outcome import BulkOutcome, PassOutcome
 from pipelines.engine.reporting.report import report_location, write_report
 from pipelines.settings import BulkSettings, SelectionSettings
 from pipelines.steps.base import Step
-from pipelines.storage.ledger import FAILED, LedgerIndex
+from pipelines.storage.ledger.index import LedgerIndex
+from pipelines.storage.ledger.rows import FAILED
 from pipelines.storage.output import Output, check_apart, check_not_within
 
 _CPUS_OF_ONE_PROCESS = 8

@@ -31,7 +31,8 @@ from pipelines.engine.plan import Plan, PlannedInput
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step, StepInput
 from pipelines.storage.attempts import Attempt, Attempts
-from pipelines.storage.ledger import Ledger, LedgerRow, chunk_name, piece_key
+from pipelines.storage.ledger.ledger import Ledger
+from pipelines.storage.ledger.rows import LedgerRow, chunk_name, piece_key
 
 T = TypeVar("T")
 

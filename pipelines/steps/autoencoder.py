@@ -70,9 +70,14 @@ class AutoencoderStep(BundleStep[C]):
         """See `BundleStep`."""
         assert isinstance(network, Autoencoder)
         preprocessing = self.manifest.preprocessing
-        self._encoder = self.make_runner(EncoderNetwork(network), preprocessing.input, None, place)
+        notes = self.open_encoder(EncoderNetwork(network), place)
         if self.decodes:
             self._decoder = self.make_runner(DecoderNetwork(network), None, preprocessing.output, place)
+        return notes
+
+    def open_encoder(self, network: nn.Module, place: StepPlace) -> Sequence[str]:
+        """Open what makes vectors of images; returns notes for the user."""
+        self._encoder = self.make_runner(network, self.manifest.preprocessing.input, None, place)
         return self._encoder.notes
 
     def batch_key(self, photo: Photo | None) -> Hashable:

@@ -41,7 +41,7 @@ class _Use(NamedTuple):
 _USES = {
     "denoiser": _Use("train-denoiser", "denoise"),
     "destamper": _Use("train-destamper", "destamp"),
-    "gan": _Use("train-gan", "generate"),
+    "gan": _Use("train-gan", "generate and embed"),
     "pix2pix": _Use("train-pix2pix", "translate"),
     "autoencoder": _Use("train-autoencoder", "reconstruct, embed, compress and, of a VAE, generate"),
     "anomaly": _Use("train-anomaly", "detect, reconstruct, embed and compress"),

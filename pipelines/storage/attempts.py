@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
+from genray.io.many import read_files
 from genray.io.store import Store
 
 FOLDER = "_genray/attempts"
@@ -95,24 +96,27 @@ class Attempts:
         """Mark the chunk as finished."""
         self._write(chunk, replace(attempt, done=True))
 
-    def clear(self) -> list[Attempt]:
-        """Take every chunk away from its worker; returns the unfinished attempts. A run that ends by itself
-        leaves none."""
-        unfinished: list[Attempt] = []
-        for entry in self._store.list([".json"], FOLDER):
-            attempt = self._read(entry.path.rpartition("/")[2].removesuffix(".json"))
-            if attempt is not None and not attempt.done:
-                unfinished.append(attempt)
-            self._store.delete(entry.path)
-        return unfinished
+    def unfinished(self) -> list[Attempt]:
+        """Return the attempts that are not finished. A run that ends by itself leaves none."""
+        files = read_files(self._store, self._store.list([".json"], FOLDER))
+        return [attempt for attempt in map(_attempt_of, files) if not attempt.done]
+
+    def clear(self) -> None:
+        """Take every chunk away from its worker."""
+        self._store.clear(FOLDER)
 
     def _read(self, chunk: str) -> Attempt | None:
         try:
-            return Attempt(**json.loads(self._store.read(f"{FOLDER}/{chunk}.json", _MAX_BYTES)))
+            return _attempt_of(self._store.read(f"{FOLDER}/{chunk}.json", _MAX_BYTES))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):
-            return Attempt()  # incomplete after a crash, but the chunk was begun
 
     def _write(self, chunk: str, attempt: Attempt) -> None:
         self._store.write(f"{FOLDER}/{chunk}.json", json.dumps(asdict(attempt)).encode())
+
+
+def _attempt_of(data: bytes) -> Attempt:
+    try:
+        return Attempt(**json.loads(data))
+    except (ValueError, TypeError):
+        return Attempt()  # incomplete after a crash, but the chunk was begun

@@ -20,7 +20,7 @@ from genray.io.listing import root_of
 from genray.io.store import Store, create_store
 from pipelines.settings import may_change
 from pipelines.storage.attempts import Attempts
-from pipelines.storage.ledger import Ledger
+from pipelines.storage.ledger.ledger import Ledger
 
 HEADER = "_genray/run.json"
 FILM = "_genray/film.webp"

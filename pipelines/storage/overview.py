@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from genray.errors import DataError
 from genray.io.store import Store, open_store
-from pipelines.storage.ledger import Ledger, LedgerSummary
+from pipelines.storage.ledger.ledger import Ledger
+from pipelines.storage.ledger.summary import LedgerSummary
 from pipelines.storage.output import HEADER
 
 T = TypeVar("T")
@@ -175,7 +176,7 @@ def _read_last_pass(ledger: Ledger, header: Mapping[str, Any]) -> LastPass:
         return LastPass(0, 0.0)
     began = datetime.fromisoformat(started).timestamp() * 1e3
     rows = 0
-    for table in ledger.tables(["finished"]):
+    for table in ledger.tables(["finished"], _last_pass(header).get("number", 0)):
         finished = pc.cast(pc.drop_null(table["finished"]), pa.int64()).to_numpy()
         rows += int(np.count_nonzero(finished >= began))
     return LastPass(rows, _last_pass(header).get("images_per_second", 0.0))

@@ -37,7 +37,8 @@ from genray.io.sources import Item, ItemSource, TarSource
 from genray.io.store import Store
 from genray.io.tar import TarMember, tar_members
 from genray.text import visible
-from pipelines.storage.ledger import DONE, LedgerIndex, path_hash
+from pipelines.storage.ledger.index import LedgerIndex, path_hash
+from pipelines.storage.ledger.rows import DONE
 
 PIECES = "_genray/pieces"
 """Folder of results that are not in a shard yet."""

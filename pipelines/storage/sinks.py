@@ -28,7 +28,7 @@ from genray.io.files import storage_errors, sync_file_system
 from genray.io.store import OWN, Store
 from genray.io.tar import tar_members, write_member
 from pipelines.settings import SinkSettings
-from pipelines.storage.ledger import KEY_PATTERN
+from pipelines.storage.ledger.rows import KEY_PATTERN
 from pipelines.storage.shards import PIECES
 
 _ROW_GROUP_BYTES = 32 * 2**20  # bytes of rows in memory before they are written

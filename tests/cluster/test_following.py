@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from cluster.job_options import JobOptions
 from cluster.submit import Jobs
 from genray.errors import ClusterError
 from tests.cluster.conftest import printed, start
@@ -114,11 +115,21 @@ def test_a_cluster_that_stays_away_ends_the_following_with_how_to_go_on(
     done = jobs.status(job_id)
     with dropping(head.address, tmp_path) as address:
         through = Jobs.connect(address, lost_s=0.5)
-        assert through._found_again(done.id) == done
+        assert through._found_again(done) == done
     with pytest.raises(ClusterError) as caught:
-        through._found_again(done.id)
+        through._found_again(done)
     assert "stopped answering" in caught.value.what
     assert f"genray jobs logs {done.id}" in str(caught.value)
+    assert f"the same command with --name {done.run} resumes it" in str(caught.value)
+
+
+def test_a_job_that_ray_cannot_start_ends_with_rays_reason(jobs: Jobs) -> None:
+    options = JobOptions(runtime_env={"py_modules": ["gcs://_ray_pkg_0000000000000000.zip"]})
+    job_id = jobs.submit(["true"], target="denoise", run="mine", options=options)
+    log: list[str] = []
+    assert jobs.follow(job_id, log.append) == 1
+    assert "Ray ended the job: " in "".join(log)
+    assert "--name mine resumes what it had begun" in "".join(log)
 
 
 def test_an_unreadable_log_does_not_keep_the_exit_code(jobs: Jobs) -> None:

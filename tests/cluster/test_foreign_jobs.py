@@ -14,8 +14,7 @@ from tests.conftest import write_images
 
 def test_a_job_of_ray_s_own_client_works_on_its_cluster(jobs: Jobs, head: Any, tmp_path: Path) -> None:
     code = tmp_path / "code"
-    code.mkdir()
-    submit._stage(Path(submit.__file__).parents[1], code, {})
+    submit.copy_code(code)
     write_images(tmp_path / "in", 3)
 
     sets = (f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", "report.samples=0")

@@ -32,6 +32,7 @@ def test_a_runtime_environment_is_yaml_or_json(tmp_path: Path, text: str) -> Non
         ("working_dir: .", "working_dir is set by genray"),
         ("excludes: [data]", "excludes is set by genray"),
         ("env_vars: [A]", "env_vars is a mapping"),
+        ("py_modules: a", "py_modules is a list"),
         ("- pip", "a mapping of its fields"),
         ("", "a mapping of its fields"),
         ("a: [", "YAML"),

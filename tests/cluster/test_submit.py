@@ -26,14 +26,18 @@ def done(head: Any) -> Job:
         code = """
 import os
 from pathlib import Path
-import genray.datasets, genray.models, jobs, pipelines, monitors, configs
-from cluster.connect import cluster, inside_job
-assert Path(genray.__file__).parent.parent == Path.cwd(), genray.__file__
-for folder, _, files in os.walk("."):
-    for file in files:
-        print("has", os.path.relpath(os.path.join(folder, file)))
+import genray.datasets, genray.models, cluster, jobs, pipelines, monitors, configs
+from cluster.connect import cluster as attached, inside_job
+for package in (genray, cluster, jobs, pipelines, monitors, configs):
+    (place,) = package.__path__
+    top = Path(place).parent
+    assert "py_modules_files" in top.parts, top
+    for path in filter(Path.is_file, top.rglob("*")):
+        print("has", path.relative_to(top))
+for path in Path.cwd().rglob("*"):
+    print("beside", path.name)
 import ray
-with cluster() as have:
+with attached() as have:
     print("ray", inside_job(), have.cpus, have.nodes, ray.get_runtime_context().gcs_address)
 print("after", ray.is_initialized())
 """
@@ -76,49 +80,34 @@ def test_a_job_has_all_of_the_code_and_nothing_else(jobs: Jobs, done: Job) -> No
     assert "configs/train-pix2pix.yaml" in code
     assert code <= sent
     assert {path.split("/")[0] for path in sent} == {*submit.PACKAGES}
-    assert not [path for path in sent if "__pycache__" in path]
+    assert not [line for line in printed(jobs.logs(done.id)) if line.startswith("beside ")]
 
 
-def test_data_runs_and_caches_beside_the_code_are_never_sent(tmp_path: Path) -> None:
-    wanted = [
-        "genray/__init__.py",
-        "genray/images/decode.py",
-        "genray/data/x.py",
-        "configs/a.yaml",
-        "jobs/x.py",
-    ]
-    unwanted = [
-        "data/patients.csv", "runs/a/genray/x", "x", ".env", ".git/config", ".venv/genray/a.py",
-        "d/genray/a.py", "genray.egg-info/PKG-INFO", "genray/__pycache__/a.cpython-311.pyc",
-        "genray-data/a.png", "tests/a.py", "pyproject.toml",
-    ]  # fmt: skip
-    for name in [*wanted, *unwanted]:
-        (tmp_path / "from" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "from" / name).touch()
-    sent = tmp_path / "sent"
-    sent.mkdir()
-    submit._stage(tmp_path / "from", sent, {"settings.yaml": "a: \N{SNOWMAN}"})
-    names = [str(path.relative_to(sent)) for path in sent.rglob("*") if path.is_file()]
-    assert sorted(names) == sorted([*wanted, "settings.yaml"])
-    assert (sent / "settings.yaml").read_text(encoding="utf-8") == "a: \N{SNOWMAN}"
+def test_caches_are_not_sent(tmp_path: Path) -> None:
+    submit.copy_code(tmp_path / "code")
+    assert {path.name for path in (tmp_path / "code").iterdir()} == {*submit.PACKAGES}
+    assert not [path for path in (tmp_path / "code").rglob("*") if "__pycache__" in path.parts]
 
 
-def test_an_installed_genray_is_sent_as_its_packages(
-    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("genray", "configs"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("where = 'installed'")
-    (tmp_path / "configs" / "a.yaml").write_text("a: 1")
-    (tmp_path / "numpy").mkdir()
-    monkeypatch.setattr(submit.genray, "__file__", str(tmp_path / "genray" / "__init__.py"))
-    code = """
-import configs, genray, pathlib
-print(genray.where, pathlib.Path(configs.__file__).with_name("a.yaml").read_text())
-"""
-    job_id = start(jobs, code)
-    assert jobs.follow(job_id, lambda text: None) == 0, jobs.logs(job_id)
-    assert printed(jobs.logs(job_id)) == ["installed a: 1"]
+def test_a_job_with_other_settings_uploads_no_code(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads: list[int] = []
+    ask = jobs._client._do_request
+
+    def count(method: str, endpoint: str, **more: Any) -> Any:
+        if method == "PUT":
+            uploads.append(len(more["data"]))
+        return ask(method, endpoint, **more)
+
+    monkeypatch.setattr(jobs._client, "_do_request", count)
+    command = ["python", "-c", "print(open('a.yaml').read())"]
+    ids = []
+    for text in ("first", "second"):
+        uploads.clear()
+        ids.append(jobs.submit(command, target="denoise", run="a", files={"a.yaml": text}))
+    assert [size < 1000 for size in uploads] == [True], "only the settings"
+    for job_id, text in zip(ids, ("first", "second"), strict=True):
+        assert jobs.follow(job_id, lambda text: None) == 0, jobs.logs(job_id)
+        assert printed(jobs.logs(job_id)) == [text]
 
 
 def test_the_exit_code_is_the_job_s_own(jobs: Jobs) -> None:

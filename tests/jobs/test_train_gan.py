@@ -118,7 +118,7 @@ class StopAt:
             "dcgan",
             6,  # inside the second epoch, where a validation is due
             (
-                *("loop.epochs=2", "loop.validate_steps=3", "model.conditional=true", "augment.noise=0.2"),
+                *("loop.epochs=2", "loop.validate_steps=2", "model.conditional=true", "augment.noise=0.2"),
                 *("loss.kind=wgan-gp", "loss.critic_steps=2", "loss.penalty_every=2"),
                 *("model.spectral_norm=true", "augment.policy=[translation]"),
             ),
@@ -179,6 +179,24 @@ def test_a_generator_that_draws_one_image_is_told_everywhere_and_can_end_the_tra
     ):
         assert film.size == grid.size
     assert len(rows) == 2, "it ended after the epoch in which it collapsed"
+
+
+def test_the_bundle_has_the_weights_that_were_measured_best(submit: Submit, images: Path) -> None:
+    # So large a learning rate spoils what the first steps learn.
+    spoiling = ("optimizer.learning_rate=0.1", "loop.decay=constant", "loop.ema=0")
+    sets = small(images, "mlp", *spoiling, "loop.epochs=3", "loop.validate_steps=1")
+    outcome = submit("train-gan", "best", *sets)
+    measured = [part for row in history(outcome) for part in (*row["validations"], row)]
+    best = min(measured, key=lambda part: float(part["val_objective"]))
+    assert best["val_objective"] < measured[-1]["val_objective"]
+    recipe = recipe_of(*sets, f"runs={Path(outcome['run']).parent}")
+    gan = load_bundle(outcome["bundle"]).network
+    assert isinstance(gan, Gan)
+    with torch.inference_mode():
+        drawn = gan.draw(torch.randn(32, 4, generator=torch.Generator().manual_seed(0)))
+    quality = recipe.measures().measure(drawn)
+    for name in ("coverage", "frechet"):
+        assert best[f"val_{name}"] == outcome["metrics"][name] == pytest.approx(getattr(quality, name), 1e-4)
 
 
 class Updates:

@@ -19,7 +19,7 @@ from genray.io.sources import ContainerSettings, open_source
 from genray.settings.load import load
 from genray.targets import find_target
 from pipelines.storage.attempts import Attempt
-from pipelines.storage.ledger import chunk_name
+from pipelines.storage.ledger.rows import chunk_name
 from pipelines.storage.output import Output
 from tests.pipelines.conftest import photo
 

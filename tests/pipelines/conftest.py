@@ -46,6 +46,13 @@ _NETWORKS: dict[str, tuple[NetworkSpec, int, tuple[float, float]]] = {
         3,
         (0, 1),
     ),
+    "gan": (
+        NetworkSpec(
+            "gan-dcgan", {"shape": [3, 32, 32], "classes": 2, "settings": {"filters": 4, "hidden": 8}}
+        ),
+        3,
+        (-1, 1),
+    ),
 }
 
 
@@ -84,7 +91,7 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
                 if not each.any():
                     each.normal_(0, 0.03)
         images = ImageSpec(channels=channels, range=span)
-        autoencoder = spec.name.startswith("autoencoder")
+        one_size = spec.name.startswith(("autoencoder", "gan"))
         return save_bundle(
             path,
             network,
@@ -93,9 +100,9 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             preprocessing=Preprocessing(
                 input=images,
                 output=images,
-                size=(32, 32) if autoencoder else (64, 64),
-                fixed=autoencoder,
-                fit="crop" if autoencoder else None,
+                size=(32, 32) if one_size else (64, 64),
+                fixed=one_size,
+                fit="crop" if one_size else None,
                 direction="BtoA" if kind == "pix2pix" else None,
             ),
             metrics={},

@@ -23,23 +23,24 @@ def vectors(output: Path) -> dict[str, np.ndarray]:
     return dict(zip(table["path"].to_pylist(), map(np.asarray, table["vector"].to_pylist()), strict=True))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("autoencoder", "float32"), ("autoencoder", "float16"), ("gan", "float32")]
+)
 def test_every_image_has_its_code_as_a_list_of_fixed_size(
-    bulk: Bulk, bundle_of: Callable[[str], Path], tmp_path: Path, dtype: str
+    bulk: Bulk, bundle_of: Callable[[str], Path], tmp_path: Path, kind: str, dtype: str
 ) -> None:
     write_photos(tmp_path / "in", 5, size=(40, 52), noise=0)
     (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG")
-    outcome = bulk(
-        "embed", f"input={tmp_path / 'in'}", f"bundle={bundle_of('autoencoder')}", f"embed.dtype={dtype}"
-    )
+    outcome = bulk("embed", f"input={tmp_path / 'in'}", f"bundle={bundle_of(kind)}", f"embed.dtype={dtype}")
     assert (outcome["done"], outcome["failed"]) == (5, 1)
-    kind = pq.read_table(tmp_path / "out" / "embeddings").schema.field("vector").type
-    assert kind == pa.list_(pa.float16() if dtype == "float16" else pa.float32(), 8)
-    network = load_bundle(bundle_of("autoencoder")).network
+    field = pq.read_table(tmp_path / "out" / "embeddings").schema.field("vector").type
+    assert field == pa.list_(pa.float16() if dtype == "float16" else pa.float32(), 8)
+    network: Any = load_bundle(bundle_of(kind)).network
+    encode, span = (network.features, (-1, 1)) if kind == "gan" else (network.encode, (0, 1))
     for path, vector in vectors(tmp_path / "out").items():
         seen = fit_square(np.asarray(Image.open(tmp_path / "in" / path)), 32, "crop")
         with torch.inference_mode():
-            want = network.encode(to_network(seen[None], span=(0, 1)))[0].numpy()
+            want = encode(to_network(seen[None], span=span))[0].numpy()
         assert vector == pytest.approx(want, abs=2e-3 * max(1, np.abs(want).max()))
 
 

@@ -18,7 +18,7 @@ from pipelines.engine.worker import ChunkWorker
 from pipelines.settings import BulkSettings
 from pipelines.steps.base import Step, StepInput, StepPlace, StepResult
 from pipelines.storage.attempts import Attempt, Attempts
-from pipelines.storage.ledger import Ledger
+from pipelines.storage.ledger.ledger import Ledger
 from pipelines.storage.sinks import TableSink, open_sink
 from tests.pipelines.conftest import rows_of
 

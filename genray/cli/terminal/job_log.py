@@ -21,6 +21,7 @@ _NOISE = re.compile(
     r"|\[state-dump\]"
     r"|\d{4}-\d\d-\d\d [\d:,]+\tINFO \S+\.py:\d+ -- "
     r"|\(\d\) raylet has "  # the rest of the message on a lost node
+    r"|Task \S+ failed\. There are (?:infinite|\d+) retries remaining"
     r"|@ +0x[0-9a-f]+ )"  # a frame of a C++ stack
     r"|\(TrainController pid=.*"
     r"|\(RayTrainWorker [^)]*\) "
@@ -28,6 +29,9 @@ _NOISE = re.compile(
     r"|\[[WE]\d+ [\d:.]+ (?:socket|ProcessGroupGloo)\.cpp"
     r"|\[.*gloo.transport.*willRetry=)"
 )
+# Python's report of an error that changes nothing, such as in a worker that Ray ends, and what follows.
+_IGNORED = re.compile(r"(\([^)]* pid=[^)]*\) )Exception ignored in: ")
+_IGNORED_REST = re.compile(r"Traceback|\s|$")
 _RAYLET_ENDED = re.compile(rf"{_FROM}Raylet is terminated")
 _GROUP = re.compile(r"\(TrainController [^)]*\) Started training worker group of size (\d+)")
 _RETRY = re.compile(r"\(TrainController [^)]*\) \[FailurePolicy\] RETRY")
@@ -84,6 +88,7 @@ class RayNoise:
         self.left_out = 0
         self._lost: set[str] = set()
         self._after_noise = False
+        self._ignored_of: str | None = None  # process whose ignored error is being printed
 
     def shown(self, line: str) -> str | None:
         """Return the line to show for the next `line` of the log; None: none."""
@@ -94,6 +99,13 @@ class RayNoise:
         return shown
 
     def _shown(self, line: str, plain: str) -> str | None:
+        if match := _IGNORED.match(plain):
+            self._ignored_of = match[1]
+            return None
+        if self._ignored_of is not None and plain.startswith(self._ignored_of):
+            if not _IGNORED_REST.match(plain[len(self._ignored_of) :]):
+                self._ignored_of = None  # the line of the error is the last
+            return None
         if match := _GROUP.match(plain):
             return f"workers that train: {match[1]}"
         if _RETRY.match(plain):

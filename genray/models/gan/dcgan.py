@@ -47,6 +47,20 @@ class DcganSettings(GanSettings):
         description="channels beside the image; each halving of the sides doubles them, at most 8-fold (32: "
         "for CPUs, 64: Radford et al. 2016)",
     )
+    blocks: int = Field(
+        2,
+        ge=0,
+        le=16,
+        description="residual 3x3 convolutions of the generator after each transposed one but the last (0: "
+        "none, as Radford et al. 2016)",
+    )
+    judging: int = Field(
+        1,
+        ge=0,
+        le=16,
+        description="3x3 convolutions of the discriminator after each strided one but the first (0: none, as "
+        "Radford et al. 2016)",
+    )
     hidden: int = Field(
         256, ge=1, le=16384, description="width of the discriminator's dense layer, its features"
     )
@@ -56,11 +70,12 @@ class DcganSettings(GanSettings):
 
 
 class DcganGenerator(ImageGenerator):
-    """A dense layer, then transposed 4x4 convolutions of stride 2 with batch normalisation and LeakyReLU,
-    tanh at the end; see `ImageGenerator`. A row and a column are cut off where the next side is odd.
+    """A dense layer, then transposed 4x4 convolutions of stride 2, between them residual 3x3 convolutions,
+    all with batch normalisation and LeakyReLU, tanh at the end; see `ImageGenerator`. A row and a column are
+    cut off where the next side is odd.
 
-    Parameters for gray images of 28 x 28, code of 100, 32 filters: 759,681 =
-      100 * 128*49 + 16 * (128*64 + 64) + 1, and norms 2 * (128 + 64).
+    Parameters for gray images of 28 x 28, code of 100, 32 filters: 833,665 =
+      100 * 128*49 + 16 * (128*64 + 64) + 2 * 9 * 64*64 + 1, and norms 2 * (128 + 3*64).
     """
 
     def __init__(self, shape: Shape, classes: int = 0, *, settings: DcganSettings | None = None) -> None:
@@ -74,9 +89,8 @@ class DcganGenerator(ImageGenerator):
         for before, width in pairwise(widths[:-1]):
             self.up.append(
                 nn.Sequential(
-                    nn.ConvTranspose2d(before, width, 4, stride=2, padding=1, bias=False),
-                    nn.BatchNorm2d(width),
-                    nn.LeakyReLU(SLOPE),
+                    _normalised(nn.ConvTranspose2d(before, width, 4, stride=2, padding=1, bias=False)),
+                    *(Refinement(width) for _ in range(settings.blocks)),
                 )
             )
         self.up.append(nn.Sequential(nn.ConvTranspose2d(widths[-2], shape[0], 4, 2, 1), nn.Tanh()))
@@ -89,12 +103,27 @@ class DcganGenerator(ImageGenerator):
         return x
 
 
-class DcganDiscriminator(ImageDiscriminator):
-    """4x4 convolutions of stride 2, then a dense layer, each with LeakyReLU and dropout; see
-    `ImageDiscriminator`.
+class Refinement(nn.Module):
+    """A 3x3 convolution with batch normalisation and LeakyReLU, added to its input.
 
-    Parameters for gray images of 28 x 28, 32 filters: 836,705 =
-      16 * (32 + 32*64) + 32 + 64, the dense layer 64*49*256 + 256, and the score 256 + 1.
+    Shapes: (N, channels, H, W) -> (N, channels, H, W).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = _normalised(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = x + self.layers(x)
+        return result
+
+
+class DcganDiscriminator(ImageDiscriminator):
+    """4x4 convolutions of stride 2, after all but the first of them 3x3 ones, then a dense layer, each with
+    LeakyReLU and dropout; see `ImageDiscriminator`.
+
+    Parameters for gray images of 28 x 28, 32 filters: 873,633 =
+      16 * (32 + 32*64) + 32 + 64, 9 * 64*64 + 64, the dense layer 64*49*256 + 256, and the score 256 + 1.
     """
 
     def __init__(self, shape: Shape, classes: int = 0, *, settings: DcganSettings | None = None) -> None:
@@ -102,7 +131,11 @@ class DcganDiscriminator(ImageDiscriminator):
         sides = halvings(shape)
         widths = [settings.filters * min(_MOST, 2**level) for level in range(len(sides) - 1)]
         super().__init__(shape, classes, settings.hidden)
-        convolutions = [nn.Conv2d(*pair, 4, stride=2, padding=1) for pair in pairwise((shape[0], *widths))]
+        convolutions: list[nn.Conv2d] = []
+        for before, width in pairwise((shape[0], *widths)):
+            judging = settings.judging if convolutions else 0
+            convolutions.append(nn.Conv2d(before, width, 4, stride=2, padding=1))
+            convolutions += [nn.Conv2d(width, width, 3, padding=1) for _ in range(judging)]
         self.convolutions = nn.ModuleList(convolutions)
         self.dense = nn.Linear(widths[-1] * math.prod(sides[-1]), settings.hidden)
         self.dropout = nn.Dropout(settings.dropout)
@@ -114,16 +147,22 @@ class DcganDiscriminator(ImageDiscriminator):
     def features(self, images: torch.Tensor) -> torch.Tensor:
         x = images
         for convolution in self.convolutions:
-            x = self.dropout(F.leaky_relu(convolution(even(x)), SLOPE))
+            # Strided ones halve the sides, rounded up.
+            x = self.dropout(F.leaky_relu(convolution(even(x) if convolution.stride == (2, 2) else x), SLOPE))
         result: torch.Tensor = self.dropout(F.leaky_relu(self.dense(x.flatten(1)), SLOPE))
         return result
+
+
+def _normalised(convolution: nn.Conv2d | nn.ConvTranspose2d) -> nn.Sequential:
+    """Return `convolution` with what follows it in the generator."""
+    return nn.Sequential(convolution, nn.BatchNorm2d(convolution.out_channels), nn.LeakyReLU(SLOPE))
 
 
 def _draw_small_weights(network: nn.Module) -> None:
     """Draw weights from N(0, 0.02), norm scales from N(1, 0.02), and set biases to zero, in place (Radford et
     al. 2016, section 4)."""
     for module in network.modules():
-        if isinstance(module, nn.ConvTranspose2d | nn.Linear):
+        if isinstance(module, nn.ConvTranspose2d | nn.Conv2d | nn.Linear):
             nn.init.normal_(module.weight, 0.0, 0.02)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.02)

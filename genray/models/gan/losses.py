@@ -99,13 +99,13 @@ class RelativisticSettings(_LossSettings):
         "2019); with r1 and r2 it covers the data (Huang et al. 2024, arXiv:2501.05441)",
     )
     r1: float = Field(
-        0.2,
+        0.5,
         ge=0,
         description="weight of R1: half the squared gradient of the scores at real images (Mescheder et al. "
         "2018, 0: none)",
     )
     r2: float = Field(
-        0.2, ge=0, description="weight of R2: the same at generated images (Mescheder et al. 2018, 0: none)"
+        0.5, ge=0, description="weight of R2: the same at generated images (Mescheder et al. 2018, 0: none)"
     )
     penalty_every: int = Field(
         8,

@@ -33,8 +33,9 @@ class OutputNames:
 
     def repeated(self) -> Container[int]:
         """Return the hashes that several names have, see `folded_hash`."""
-        hashes, counts = np.unique(np.frombuffer(self._hashes, np.int64), return_counts=True)
-        return set(hashes[counts > 1].tolist())
+        hashes = np.frombuffer(self._hashes, np.int64)
+        hashes.sort()  # in place: a copy would double the memory
+        return set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
 
 
 def folded_hash(name: str) -> int:

@@ -11,7 +11,8 @@ from genray.io.bad_input import REASONS
 from genray.io.file_types import FileCounts
 from genray.text import duration, visible
 from pipelines.steps.base import SKIP_REASONS
-from pipelines.storage.ledger import FAILED, SKIPPED, STATUSES, LedgerSummary
+from pipelines.storage.ledger.rows import FAILED, SKIPPED, STATUSES
+from pipelines.storage.ledger.summary import LedgerSummary
 
 TextRow = tuple[str, ...]
 

@@ -18,7 +18,8 @@ from pipelines.engine.reporting.crops import CROP, draw_crops, encode_picture, f
 from pipelines.engine.reporting.outcome import BulkOutcome, explain_reason, reasons_table, times_table
 from pipelines.engine.reporting.rows import SCORES, ReportRows
 from pipelines.settings import BulkSettings
-from pipelines.storage.ledger import STATUSES, LedgerRow, LedgerSummary
+from pipelines.storage.ledger.rows import STATUSES, LedgerRow
+from pipelines.storage.ledger.summary import LedgerSummary
 from pipelines.storage.output import Output, PassRecord, RunHeader
 
 REPORT = "_genray/report.html"

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from genray.text import visible
 from pipelines.settings import BulkSettings
-from pipelines.storage.ledger import FAILED, SCHEMA, STATUSES, LedgerRow, path_hashes
+from pipelines.storage.ledger.index import path_hashes
+from pipelines.storage.ledger.rows import FAILED, SCHEMA, STATUSES, LedgerRow
 from pipelines.storage.output import Output
 
 SCORES = ("noise", "change", "error", "score")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tests.cluster.nodes.lab import MARK
 
+# What the lab does with its network, on a smaller scale.
+_TRY = "mount -t tmpfs none /run; ip netns add one; ip link add pair type veth peer name other netns one"
 _APART = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
 
@@ -19,12 +21,13 @@ def main() -> int:
     root = Path(__file__).parents[3]
     enter = _APART if os.geteuid() == 0 else [*_APART, "--user", "--map-root-user"]
     try:
-        tried = subprocess.run([*enter, "true"], capture_output=True, text=True)
-        problem = "" if tried.returncode == 0 else tried.stderr.strip()
+        tried = subprocess.run([*enter, "sh", "-ec", _TRY], capture_output=True, text=True)
+        problem = "" if tried.returncode == 0 else tried.stderr.strip() or "no reason given"
     except FileNotFoundError as error:
         problem = str(error)
     # The options of the ordinary tests leave this folder out, and give a test less time than a node may need.
-    pytest = [sys.executable, "-m", "pytest", "-o", "addopts=-ra --import-mode=importlib", "--timeout=1500"]
+    pytest = [sys.executable, "-m", "pytest", "-v", "-o", "addopts=-ra --import-mode=importlib"]
+    pytest += ["--timeout=1500"]
     command = [*pytest, *(sys.argv[1:] or [str(Path(__file__).parent)])]
     environment = os.environ | {MARK: problem or "yes"}
     return subprocess.run([*([] if problem else enter), *command], cwd=root, env=environment).returncode

@@ -1,17 +1,22 @@
-"""What the jobs of a lab read and write: images in its bucket, and what is left there."""
+"""What the jobs of a lab read and write: images in its bucket, a training on them, and what is left there."""
 
 from __future__ import annotations
 
 import io
 import json
+import subprocess
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from genray.bundle import load_bundle
 from genray.io.store import create_store
-from tests.cluster.nodes.lab import Lab
+from tests.cluster.nodes.lab import Ended, Lab
+
+EPOCHS = 4
+_IMAGES = 1200
 
 
 def image(index: int, size: int = 24) -> bytes:
@@ -61,3 +66,21 @@ def position(lab: Lab, run: str) -> float:
         return 0.0
     epochs: float = tick["epochs"] * tick["step"] / tick["steps"]
     return epochs
+
+
+def train(lab: Lab, name: str, *more: str) -> subprocess.Popen[str]:
+    """A training whose epochs take some seconds, so that a node can be lost in the middle of one."""
+    sets = [
+        f"data.path={put_table(lab, 'training', _IMAGES)}",
+        f"runs={lab.uri('runs')}",
+        f"loop.epochs={EPOCHS}",
+    ]
+    sets += ["model.kind=conv", "model.filters=[4,4]", "model.latent=4", "loop.batch_size=1"]
+    sets += ["eval.projection=none", "eval.baselines=[]", "loop.weights=last", "device.threads=1"]
+    return lab.submit("train-autoencoder", "--name", name, sets=[*sets, "loop.workers=2", *more])
+
+
+def weights(ended: Ended) -> dict[str, np.ndarray]:
+    assert ended.code == 0, ended
+    network = load_bundle(ended.outcome["bundle"]).network
+    return {name: value.numpy() for name, value in network.state_dict().items()}

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.request import Request, urlopen
 
 from cluster.submit import PACKAGES
@@ -172,25 +172,40 @@ class Lab:
 
     def follow(self, process: subprocess.Popen[str]) -> Log:
         """Read what a command that runs prints to its error stream."""
-        log = Log()
-        threading.Thread(target=log.read, args=(process.stderr,), daemon=True).start()
-        return log
+        return Log(process)
 
     def alive(self) -> set[str]:
         """The addresses of the nodes that the cluster takes for alive."""
+        return {row["node_ip"] for row in self._rows("nodes") if row["state"] == "ALIVE"}
+
+    def with_actor(self, name: str) -> list[Node]:
+        """The workers on which an actor of the class `name` lives."""
+        actors = [row for row in self._rows("actors") if row["class_name"] == name]
+        there = {row["node_id"] for row in actors if row["state"] == "ALIVE"}
+        addresses = {row["node_ip"] for row in self._rows("nodes") if row["node_id"] in there}
+        return [node for node in self.workers if node.address in addresses]
+
+    def _rows(self, kind: str) -> list[dict[str, Any]]:
+        """A table of Ray's state; empty while the cluster does not answer."""
         token = self.environment["RAY_AUTH_TOKEN"]
-        request = Request(f"{self.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {token}"})
+        request = Request(f"{self.dashboard}/api/v0/{kind}", headers={"Authorization": f"Bearer {token}"})
         try:
             with urlopen(request, timeout=10) as answer:
-                rows = json.load(answer)["data"]["result"]["result"]
+                rows: list[dict[str, Any]] = json.load(answer)["data"]["result"]["result"]
         except OSError:
-            return set()
-        return {row["node_ip"] for row in rows if row["state"] == "ALIVE"}
+            return []
+        return rows
 
     def whole(self) -> None:
         """Start the nodes that do not run, and wait until the cluster has all of them."""
         self._started([self.head])
         self._started([self.head, *self.workers])
+
+    def stop(self) -> None:
+        """Kill all nodes."""
+        for node in (self.head, *self.workers):
+            if node.process is not None:
+                node.kill()
 
     def _started(self, nodes: Sequence[Node]) -> None:
         def are_alive() -> bool:
@@ -205,13 +220,25 @@ class Lab:
 class Log:
     """Lines that a command has printed so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
         self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
-    def read(self, stream: IO[str]) -> None:
-        """Read `stream` to its end."""
-        for line in stream:
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
             self._lines.append(line.rstrip("\n"))
+
+    def end(self, seconds: float) -> int:
+        """Wait for the end of the command; returns its exit code."""
+        code = self._process.wait(seconds)
+        self._reader.join(seconds)
+        for pipe in (self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            pipe.close()
+        return code
 
     def count(self, line: str) -> int:
         return self._lines.count(line)
@@ -274,9 +301,7 @@ def lab(*, workers: int = 2, cpus: int = 2) -> Iterator[Lab]:
                 made.whole()
                 yield made
             finally:
-                for node in nodes:
-                    if node.process is not None:
-                        node.kill()
+                made.stop()
     finally:
         _no_network(names)
         shutil.rmtree(path, ignore_errors=True)

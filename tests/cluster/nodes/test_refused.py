@@ -30,7 +30,7 @@ def test_a_bulk_run_over_a_folder_that_nodes_do_not_share(lab: Lab) -> None:
     """Each image would be recorded as unreadable."""
     for node in (lab.head, *lab.workers):
         (node.folder / "photos").mkdir(exist_ok=True)
-    photos = open_store(put_images(lab, "training", 400))
+    photos = open_store(put_images(lab, "four-hundred", 400))
     for entry in photos.list([".png"]):
         photos.download(entry.path, lab.head.folder / "photos" / entry.path)
     sets = [f"input={lab.path}/photos", f"output={lab.uri('of-the-head')}", "report.samples=0"]

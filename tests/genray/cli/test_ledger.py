@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 from genray.cli.main import main
 from genray.errors import DataError
 from genray.io.store import open_store
-from pipelines.storage.ledger import Ledger, LedgerRow
+from pipelines.storage.ledger.ledger import Ledger
+from pipelines.storage.ledger.rows import LedgerRow
 from pipelines.storage.output import HEADER
 from pipelines.storage.overview import read_overview
 

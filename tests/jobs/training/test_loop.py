@@ -104,6 +104,8 @@ def test_validations_inside_an_epoch_choose_the_best_weights_too(train: Train, r
     assert [(part["step"], "gen_l1_loss" in part) for part in inside] == [(2, False), (4, False)]
     best = min([*inside, row], key=lambda part: part["val_l1"])
     assert outcome["metrics"]["l1"] == pytest.approx(best["val_l1"], rel=1e-5)
+    train("b", "loop.validate_steps=5", "loop.epochs=1")
+    assert "validations" not in history(run_of("b"))[0], "the one of the epoch follows a step later"
 
 
 def test_a_kill_after_the_last_checkpoint_costs_no_row_of_history(train: Train, run_of: RunOf) -> None:

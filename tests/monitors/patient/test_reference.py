@@ -110,7 +110,7 @@ def test_a_lead_that_was_never_good_has_no_reference_and_the_other_has() -> None
     for beat in normalise_beats(beats[:, :, SHIFTS:-SHIFTS]):
         reference.add_beat(np.where([[True], [False]], beat, np.float32(np.nan)), 1.0, 1.0)
     reference.add_time(60)
-    shape, far = fit_to_references(beats[5], BOTH, [reference])
+    shape, far, _ = fit_to_references(beats[5], BOTH, [reference])
     assert np.isfinite(shape).all()
     assert (far[0] < 1, math.isnan(far[1])) == (True, True)
     again = Reference(BEATS, LEADS, 140)
@@ -132,7 +132,7 @@ def test_a_beat_is_moved_to_where_it_fits(shift: int) -> None:
     assert reference.shape is not None
     beat = np.zeros((2, 152), np.float32)
     beat[:, SHIFTS + shift : 146 + shift] = 0.8 * reference.shape + 0.3
-    shape, far = fit_to_references(beat, BOTH, [reference])
+    shape, far, _ = fit_to_references(beat, BOTH, [reference])
     np.testing.assert_allclose(shape, reference.shape, atol=0.1)
     assert (far < 0).all()
 
@@ -143,7 +143,7 @@ def test_beats_of_many_patients_at_once_are_judged_as_one_at_a_time() -> None:
     references.append(Reference(BEATS, LEADS, 140))
     beats = [wide_beats(ecg)[0][seed] for seed, ecg in enumerate([*patients, patients[0]])]
     good = np.array([True, True, True, False, False, False, True, True])
-    shapes, far = fit_to_references(np.concatenate(beats), good, references)
+    shapes, far, _ = fit_to_references(np.concatenate(beats), good, references)
     for n, (beat, reference) in enumerate(zip(beats, references, strict=True)):
         alone = fit_to_references(beat, good[2 * n : 2 * n + 2], [reference])
         np.testing.assert_allclose(shapes[2 * n : 2 * n + 2], alone[0], atol=1e-5)
@@ -155,7 +155,7 @@ def test_beats_of_many_patients_at_once_are_judged_as_one_at_a_time() -> None:
 def test_flat_missing_and_extreme_leads_are_far_but_never_infinite() -> None:
     reference = learned(generate(60, seed=3))
     for beat in (np.zeros((2, 152)), np.full((2, 152), 32767.0), np.tile([32767.0, -32767.0], (2, 76))):
-        shape, far = fit_to_references(beat.astype(np.float32), BOTH, [reference])
+        shape, far, _ = fit_to_references(beat.astype(np.float32), BOTH, [reference])
         assert np.isfinite(shape).all()
         assert np.isfinite(far).all()
         assert (far > 1).all()
@@ -168,12 +168,12 @@ def test_it_follows_a_slow_change_of_beats_in_time_but_no_early_ones() -> None:
     assert reference.shape is not None
     before = reference.shape.copy()
     other = before + np.float32(0.5)
-    reference.follow(other, 0.6)
-    reference.follow(other, math.nan)
+    reference.follow(reference.usual[0], other, 0.6)
+    reference.follow(reference.usual[0], other, math.nan)
     np.testing.assert_array_equal(reference.shape, before)
     one_lead = np.where([[True], [False]], other, np.float32(np.nan))
     for _ in range(500):
-        reference.follow(one_lead, 1.0)
+        reference.follow(reference.usual[0], one_lead, 1.0)
     np.testing.assert_allclose(reference.shape[0], other[0], atol=0.01)
     np.testing.assert_array_equal(reference.shape[1], before[1])
 
@@ -183,6 +183,7 @@ def ectopic_patient(
     normal: float,
     ectopic: float,
     shown: str = "NV",
+    ventricular: float = math.nan,
 ) -> tuple[Reference, Floats, Floats]:
     """A reference after a minute of which four in five beats are ventricular, and the normal and the
     ventricular beats (beats, leads, samples); `normal` and `ectopic` are their surprises."""
@@ -195,14 +196,15 @@ def ectopic_patient(
         symbol = "N" if number % 5 == 0 else "V"
         if symbol in shown:
             beat = beats_of[symbol][number % len(beats_of[symbol])]
-            reference.add_beat(normalise_beats(beat[:, SHIFTS:-SHIFTS]), 1.0, 1.0, surprises[symbol])
+            shapes = normalise_beats(beat[:, SHIFTS:-SHIFTS])
+            reference.add_beat(shapes, 1.0, 1.0, surprises[symbol], ventricular)
     reference.add_time(120)
     return reference, beats_of["N"], beats_of["V"]
 
 
 def test_where_most_beats_are_abnormal_the_rarer_normal_ones_are_the_reference() -> None:
-    reference, normal, ectopic = ectopic_patient(normal=-1.0, ectopic=1.0)
-    assert (reference.judged, reference.surprise) == ("rare", -1.0)
+    reference, normal, ectopic = ectopic_patient(normal=-1.0, ectopic=1.0, ventricular=0.1)
+    assert (reference.judged, reference.surprise, len(reference.usual)) == ("rare", -1.0, 1)
     assert np.median(distances(reference, normal)) < 0.5 < 1.5 < np.median(distances(reference, ectopic))
     again = Reference(BEATS, LEADS, 140)
     assert again.restore(reference.save())
@@ -224,6 +226,46 @@ def test_a_reference_that_is_abnormal_says_so_and_makes_no_normal_beat_unusual()
     assert [reference.is_more_abnormal(each) for each in surprises] == [True, False, False, False]
     unknown, _, _ = ectopic_patient(normal=math.nan, ectopic=math.nan, shown="V")
     assert (unknown.judged, unknown.is_more_abnormal(-1.0)) == ("", False)
+
+
+def two_shapes(settings: ReferenceSettings = BEATS) -> tuple[Reference, Floats, Floats]:
+    """A reference that learned two shapes in its first minutes, and beats of each (beats, leads, samples)."""
+    ecg = generate(300, seed=3, script=[Episode("pvc", 0, 300, share=0.3)])
+    beats, symbols, _ = wide_beats(ecg)
+    usual, other = (beats[np.array(symbols) == symbol] for symbol in "NV")
+    reference = Reference(settings, LEADS, 140)
+    for number in range(100):
+        beat = other[number % len(other)] if number % 10 > 6 else usual[number]
+        reference.add_beat(normalise_beats(beat[:, SHIFTS:-SHIFTS]), 1.0, 1.0, ventricular=0.1)
+    reference.add_time(120)
+    return reference, usual, other
+
+
+def test_each_beat_is_compared_with_the_nearest_of_several_usual_ones() -> None:
+    reference, usual, other = two_shapes()
+    assert len(reference.usual) == 2
+    fits = [
+        fit_to_references(np.concatenate([n, o]), np.ones(4, np.bool_), [reference] * 2)
+        for n, o in zip(usual[:30], other[:30], strict=False)
+    ]
+    assert {tuple(fit.nearest) for fit in fits} == {(0, 1)}
+    assert np.median([fit.distances for fit in fits]) < 0.5
+    again = Reference(BEATS, LEADS, 140)
+    assert again.restore(reference.save())
+    assert again.save() == reference.save()
+    assert (distances(again, other) == distances(reference, other)).all()
+
+
+def test_a_usual_shape_that_was_not_seen_for_hours_is_forgotten() -> None:
+    reference, _, _ = two_shapes(ReferenceSettings(minutes=1, beats=10, stale_hours=2))
+    first, second = reference.usual
+    for usual, hours in ((first, 0), (second, 1), (second, 1.9)):
+        reference.follow(usual, usual.shape, 1.0, time=3600 * hours)
+    assert reference.usual == [first, second]
+    reference.follow(second, second.shape, 1.0, time=3600 * 2.1)
+    assert reference.usual == [second], "at least one remains"
+    reference.follow(second, second.shape, 1.0, time=3600 * 20)
+    assert reference.usual == [second]
 
 
 def test_what_is_saved_is_restored_and_saves_again_as_the_same() -> None:
@@ -289,6 +331,8 @@ def test_damaged_or_foreign_bytes_are_refused_and_change_nothing() -> None:
         save(progress | {"regular": np.ones((3, 1), np.bool_)}),
         save(progress | {"surprise": np.zeros(2)}),
         save({"shape": shape, "scale": scale, "judged": np.zeros(2)}),
+        save({"shape": shape, "scale": scale, "seen": np.zeros(2)}),
+        save({"shape": shape, "scale": scale, "others": shape[None], "seen": np.zeros(2)}),
         save(progress | {"count": np.array([1, 2])}),
         save(progress | {"count": np.array([1])}),
         save(progress | {"seconds": np.array([nan])}),

@@ -239,7 +239,7 @@ def test_copied_inputs_are_samples_too(bulk: Bulk, tmp_path: Path, bundle_of: An
 _KILLED = """
 import os, sys
 from pipelines.storage.shards import ShardJoiner
-from pipelines.storage.ledger import Ledger
+from pipelines.storage.ledger.ledger import Ledger
 
 left = int(sys.argv[2])
 

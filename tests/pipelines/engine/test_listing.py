@@ -19,7 +19,9 @@ from genray.io.store import create_store
 from genray.io.tar import write_member
 from pipelines.corrupt import Corrupt, CorruptSettings
 from pipelines.engine.plan import InputListing, PlannedInput, output_name
-from pipelines.storage.ledger import Ledger, LedgerIndex, LedgerRow
+from pipelines.storage.ledger.index import LedgerIndex
+from pipelines.storage.ledger.ledger import Ledger
+from pipelines.storage.ledger.rows import LedgerRow
 
 
 def touch(folder: Path, names: Iterable[str]) -> None:

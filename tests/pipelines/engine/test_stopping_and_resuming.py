@@ -16,7 +16,7 @@ from pipelines.corrupt import Corrupt
 from pipelines.engine.bulk_pass import Pass
 from pipelines.engine.reporting.outcome import PassRates
 from pipelines.storage.attempts import FOLDER
-from pipelines.storage.ledger import LedgerRow
+from pipelines.storage.ledger.rows import LedgerRow
 from pipelines.storage.output import Output
 from tests.pipelines.bulk_runs import settings_of
 from tests.pipelines.conftest import Bulk, leftovers, passes_of, rows_of, write_photos

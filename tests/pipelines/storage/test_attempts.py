@@ -41,13 +41,14 @@ def test_a_chunk_belongs_to_who_began_it_last(attempts: Attempts) -> None:
 
 
 def test_what_is_left_says_whether_the_run_before_died(attempts: Attempts) -> None:
-    assert attempts.clear() == []
+    assert attempts.unfinished() == []
     attempts.end("a", attempts.begin("a"))
-    assert attempts.clear() == []
+    assert attempts.unfinished() == []
     attempts.begin("b")
     attempts.name_image("c", attempts.begin("c"), "at.jpg")
-    assert set(attempts.clear()) == {Attempt(), Attempt(0, "at.jpg", 1)}
-    assert attempts.clear() == []
+    assert set(attempts.unfinished()) == {Attempt(), Attempt(0, "at.jpg", 1)}
+    attempts.clear()
+    assert attempts.unfinished() == []
 
 
 def test_a_marker_that_a_crash_cut_off_counts_as_an_attempt(attempts: Attempts, tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from genray.errors import DataError
 from genray.io.bad_input import BadInput
 from genray.io.store import open_store
-from pipelines.storage.ledger import FOLDER, SCHEMA, Ledger, LedgerRow
+from pipelines.storage.ledger.files import FOLDER
+from pipelines.storage.ledger.ledger import Ledger
+from pipelines.storage.ledger.rows import SCHEMA, LedgerRow
 
 
 def row(path: str, status: str = "done", *, reason: str = "", not_kept: Sequence[str] = ()) -> LedgerRow:
@@ -129,6 +132,53 @@ def test_compacting_makes_one_file_of_many_and_keeps_every_row_and_key(
     assert ledger.keys() >= {*keys, "00002-000000-0-0"}
 
 
+def test_a_merged_file_contains_the_summary_of_its_rows(ledger: Ledger, tmp_path: Path) -> None:
+    for index in range(4):
+        rows = [replace(row(f"{index}/{n}", not_kept=["XMP"] * (n % 2)), noise=float(n)) for n in range(3)]
+        rows += [
+            row(f"{index}/clean", "skipped", reason="clean"),
+            row(f"{index}/bad", "failed", reason="empty"),
+        ]
+        ledger.add(f"00001-{index:06}-0-0", rows)
+    before = ledger.summary()
+    ledger.compact(1, most_rows=10)
+    assert len(files(tmp_path)) == 2
+    assert ledger.summary().as_json() == before.as_json()
+    ledger.drop({"0/clean", "3/bad"})
+    assert Ledger(open_store(tmp_path)).summary().as_json() == ledger.summary().as_json()
+    assert ledger.summary().reasons == {"clean": 3, "empty": 3}
+
+
+def test_the_index_agrees_with_the_rows(ledger: Ledger) -> None:
+    random = np.random.default_rng()
+    states = {
+        f"folder {n % 7}/{n}.jpg": (int(size), int(modified), str(status))
+        for n, size, modified, status in zip(
+            range(3000),
+            random.integers(1, 2**33, 3000),
+            random.integers(0, 2**62, 3000),
+            random.choice(["done", "failed", "skipped"], 3000),
+            strict=True,
+        )
+    }
+    named = list(states.items())
+    for start in range(0, 3000, 500):
+        rows = [
+            LedgerRow(path, status, bytes_in=size, modified=modified)
+            for path, (size, modified, status) in named[start : start + 500]
+        ]
+        ledger.add(f"00001-{start:06}-0-0", rows)
+    index = ledger.index()
+    assert len(index) == 3000
+    assert not len(index.repeated)
+    assert all(index.has(list(states)))
+    assert not any(index.has([f"{path}x" for path in states]))
+    for path, (size, modified, status) in states.items():
+        assert index.find(path, size, modified) == ("failed" if status == "failed" else "done")
+        assert index.find(path, size, modified + 1_000_000_000) == "changed"
+        assert index.find(path, size + 1, modified) == "changed"
+
+
 def test_large_files_are_left_alone(ledger: Ledger, tmp_path: Path) -> None:
     for index in range(8):
         ledger.add(f"00001-{index:06}-0-0", [row(f"{index}/{n}") for n in range(6)])
@@ -148,12 +198,19 @@ def test_large_files_are_left_alone(ledger: Ledger, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("copies", [1, 2])
-def test_the_newest_row_stays_when_an_older_one_is_in_a_large_file(ledger: Ledger, copies: int) -> None:
-    ledger.add("00001-000000-0-0", [row(f"{n}") for n in range(12)])
+def test_of_an_input_with_rows_of_several_passes_the_newest_counts_and_stays(
+    ledger: Ledger, copies: int
+) -> None:
+    ledger.add("00001-000000-0-0", [row(f"{n}") for n in range(6)])
+    ledger.add("00001-000001-0-0", [row(f"{n}") for n in range(6, 12)])
+    ledger.compact(1)
     for index in range(copies):
         ledger.add(f"00002-00000{index}-0-0", [row("7", "failed", reason=f"{index}"), row(f"new {index}")])
-    ledger.compact(2, small_rows=10, most_rows=20)
-    assert len(paths(ledger)) == len(set(paths(ledger))) == 12 + copies
+    index = ledger.index()
+    assert len(index) == 12 + copies
+    assert index.find("7", 10, 1) == "failed"
+    ledger.drop_older(index.repeated)
+    assert len(paths(ledger)) == len(set(paths(ledger))) == ledger.summary().total == 12 + copies
     reasons = [
         each["reason"] for table in ledger.tables() for each in table.to_pylist() if each["path"] == "7"
     ]
@@ -190,9 +247,11 @@ def test_what_could_not_be_listed_is_recorded_and_forgotten_when_tried_again(led
     ledger.add("00001-000000-0-0", [row("a")])
     ledger.add_problems(1, [BadInput("locked", "unreadable", "no permission")])
     assert ledger.summary().as_json()["reasons"] == {"unreadable": 1}
+    ledger.add("00001-000001-0-0", [row("b")])
     ledger.compact(1)
+    assert ledger.summary().total == 3
     ledger.drop_problems()
-    assert paths(ledger) == ["a"]
+    assert paths(ledger) == ["a", "b"]
 
 
 def test_a_damaged_file_is_named(ledger: Ledger, tmp_path: Path) -> None:

@@ -43,6 +43,28 @@ def test_a_lost_node_is_two_lines_and_what_is_not_rays_stays(capsys: pytest.Capt
     assert "11 lines of Ray's own left out" in capsys.readouterr().err
 
 
+# As Ray 2.60 printed it when it ended a trial's process, and when a node was lost under a bulk run.
+OF_NO_CONSEQUENCE = """\
+\x1b[36m(train_trial pid=21, ip=10.0.0.4)\x1b[0m Exception ignored in: <function WeakSet.__init__>
+\x1b[36m(train_trial pid=21, ip=10.0.0.4)\x1b[0m Traceback (most recent call last):
+epoch 1/20
+\x1b[36m(train_trial pid=21, ip=10.0.0.4)\x1b[0m   File "_weakrefset.py", line 39, in _remove
+\x1b[36m(train_trial pid=21, ip=10.0.0.4)\x1b[0m\x20
+\x1b[36m(train_trial pid=21, ip=10.0.0.4)\x1b[0m SystemExit: 1
+\x1b[33m(raylet)\x1b[0m Task MapWorker(A).submit failed. There are infinite retries remaining, so the task
+\x1b[36m(train_trial pid=21, ip=10.0.0.4)\x1b[0m a worker's own words
+"""
+
+
+def test_what_ray_repairs_itself_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[str] = []
+    log = JobLog(lines.append)
+    log.write(OF_NO_CONSEQUENCE)
+    log.close()
+    assert lines == ["epoch 1/20", "\x1b[36m(train_trial pid=21, ip=10.0.0.4)\x1b[0m a worker's own words"]
+    assert "6 lines of Ray's own left out" in capsys.readouterr().err
+
+
 # As Ray Train 2.60 printed it when a worker's node was killed; frames are left out.
 WORKER_LOST = """\
 \x1b[36m(TrainController pid=26)\x1b[0m Attempting to start training worker group of size 2 with the following

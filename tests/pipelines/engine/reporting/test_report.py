@@ -16,7 +16,7 @@ from pipelines.engine.reporting.crops import CROP
 from pipelines.engine.reporting.outcome import BulkOutcome, PassOutcome, PassRates, explain_reason
 from pipelines.engine.reporting.report import REPORT, report_location, write_report
 from pipelines.settings import BulkSettings
-from pipelines.storage.ledger import LedgerRow
+from pipelines.storage.ledger.rows import LedgerRow
 from pipelines.storage.output import Output, PassRecord, RunHeader
 from tests.page_reader import PageReader, is_drawn
 

@@ -1,0 +1,1 @@
+"""The ledger of a bulk run: one row for each input."""
