@@ -38,20 +38,18 @@ from genray.io.files import write_text
 _FOLDER = click.Path(exists=True, file_okay=False)
 _SIDES = (96, 385)  # pixels of a side, from and below
 _SIZES = (0.5, 1.0, 1.5, 2.2)  # of the photographs, in multiples of their own
-_NETWORKS = 5  # whose results are averaged: alone, each judges some clean images in its own way
-_WIDTHS = (32, 16)  # units of the hidden layers of each
+_WIDTHS = (32, 16)  # units of the hidden layers
 _EPOCHS = 150
-_JITTER = 0.15  # standard deviation of noise that is added to the scaled features: less is learned by heart
 _CLIP = 4.0  # standard deviations beyond which a feature counts no more
 _KINDS = {  # of noise, with their shares
-    "none": 0.34,
-    "white": 0.11,
-    "coarse": 0.075,
-    "gray": 0.075,
-    "colour": 0.04,
-    "camera": 0.31,
-    "jpeg": 0.03,
-    "impulses": 0.02,
+    "none": 0.29,
+    "white": 0.17,
+    "coarse": 0.11,
+    "gray": 0.12,
+    "colour": 0.05,
+    "camera": 0.18,
+    "jpeg": 0.05,
+    "impulses": 0.03,
 }
 _HELD_OUT = 5  # every fifth sample judges
 
@@ -208,6 +206,7 @@ class Fit:
 
 def fit(samples: Sequence[Sample]) -> Fit:
     """Fit the estimator on four in five of the samples."""
+    torch.manual_seed(0)
     features = np.stack([sample.features for sample in samples])
     targets = np.log(np.stack([sample.levels for sample in samples]) + FLOOR)
     graphic = torch.tensor([sample.graphic for sample in samples])
@@ -216,26 +215,6 @@ def fit(samples: Sequence[Sample]) -> Fit:
     middle, scale = targets[trained].mean(0), targets[trained].std(0)
     inputs = torch.tensor((features - mean) / spread).float().clamp(-_CLIP, _CLIP)
     outputs = torch.tensor((targets - middle) / scale).float()
-    networks = [
-        _trained(inputs[trained], outputs[trained], graphic[trained], seed) for seed in range(_NETWORKS)
-    ]
-    layers = _joined(networks)
-    content: dict[str, object] = {
-        "mean": _plain(mean),
-        "spread": _plain(spread),
-        "clip": _CLIP,
-        "weights": [_plain(weight.numpy()) for weight, _ in layers],
-        "biases": [_plain(bias.numpy()) for _, bias in layers],
-        "middle": _plain(middle),
-        "scale": _plain(scale),
-    }
-    with torch.inference_mode():
-        return Fit(content, torch.stack([network(inputs) for network in networks]).mean(dim=0).numpy())
-
-
-def _trained(inputs: torch.Tensor, outputs: torch.Tensor, graphic: torch.Tensor, seed: int) -> nn.Sequential:
-    """Train a network on scaled features (N, F), scaled levels (N, 3) and whether it is a graphic (N,)."""
-    torch.manual_seed(seed)
     first, second = _WIDTHS
     network = nn.Sequential(
         nn.Linear(inputs.shape[1], first),
@@ -246,31 +225,28 @@ def _trained(inputs: torch.Tensor, outputs: torch.Tensor, graphic: torch.Tensor,
     )
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _EPOCHS)
+    indices = trained.nonzero()[:, 0]
     for _ in range(_EPOCHS):
-        for batch in torch.split(torch.randperm(len(inputs)), 128):
-            results = network(inputs[batch] + _JITTER * torch.randn(len(batch), inputs.shape[1]))
+        for batch in torch.split(indices[torch.randperm(len(indices))], 128):
+            results = network(inputs[batch] + 0.05 * torch.randn(len(batch), inputs.shape[1]))
             loss = F.smooth_l1_loss(results[:, :3], outputs[batch], beta=0.5)
             loss = loss + 0.15 * F.binary_cross_entropy_with_logits(results[:, 3], graphic[batch])
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
         schedule.step()
-    return network
-
-
-@torch.no_grad()
-def _joined(networks: Sequence[nn.Sequential]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return weights and biases of one network whose result is the mean of those of `networks`."""
-    layers = [[layer for layer in network if isinstance(layer, nn.Linear)] for network in networks]
-    first, second, last = zip(*layers, strict=True)
-    return [
-        (torch.cat([layer.weight for layer in first]), torch.cat([layer.bias for layer in first])),
-        (torch.block_diag(*(layer.weight for layer in second)), torch.cat([layer.bias for layer in second])),
-        (
-            torch.cat([layer.weight for layer in last], dim=1) / len(networks),
-            torch.stack([layer.bias for layer in last]).mean(dim=0),
-        ),
-    ]
+    layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+    content: dict[str, object] = {
+        "mean": _plain(mean),
+        "spread": _plain(spread),
+        "clip": _CLIP,
+        "weights": [_plain(layer.weight.detach().numpy()) for layer in layers],
+        "biases": [_plain(layer.bias.detach().numpy()) for layer in layers],
+        "middle": _plain(middle),
+        "scale": _plain(scale),
+    }
+    with torch.inference_mode():
+        return Fit(content, network(inputs).numpy())
 
 
 def _plain(values: NDArray[np.floating]) -> list[object]:
