@@ -42,13 +42,12 @@ _WIDTHS = (32, 16)  # units of the hidden layers
 _EPOCHS = 150
 _CLIP = 4.0  # standard deviations beyond which a feature counts no more
 _KINDS = {  # of noise, with their shares
-    "none": 0.29,
-    "white": 0.17,
-    "coarse": 0.11,
-    "gray": 0.12,
+    "none": 0.27,
+    "white": 0.19,
+    "coarse": 0.13,
     "colour": 0.05,
-    "camera": 0.18,
-    "jpeg": 0.05,
+    "camera": 0.27,
+    "jpeg": 0.06,
     "impulses": 0.03,
 }
 _HELD_OUT = 5  # every fifth sample judges
@@ -143,8 +142,6 @@ def _damage(images: torch.Tensor, rng: np.random.Generator) -> tuple[str, torch.
             settings = NoiseSettings(kind="poisson-gaussian", sigma=sigma, photons=photons, clip=True)
         case "coarse":
             settings = NoiseSettings(sigma=sigma, correlation=float(rng.uniform(0.3, 1.6)), clip=True)
-        case "gray":
-            settings = NoiseSettings(sigma=sigma, correlation=float(rng.uniform(0.0, 2.5)))
         case "colour":
             settings = NoiseSettings(sigma=sigma, correlation=float(rng.uniform(0.0, 1.6)))
         case "camera":
@@ -157,10 +154,8 @@ def _damage(images: torch.Tensor, rng: np.random.Generator) -> tuple[str, torch.
     if kind == "colour" and images.shape[1] == 3:  # the brightness stays
         noise = noisy - images
         noisy = images + noise - noise.mean(dim=1, keepdim=True)
-    if kind == "gray":  # the same in all colours, as the grain of scanned film
-        noisy = images + (noisy - images)[:, :1]
     noisy = noisy.clamp(0.0, 1.0).mul(255.0).round().div(255.0)
-    if kind in ("none", "white", "coarse", "gray", "colour") and rng.random() < 0.4:  # stored as a JPEG file
+    if kind in ("none", "white", "coarse", "colour") and rng.random() < 0.4:  # stored as a JPEG file
         noisy = corrupt(noisy, NoiseSettings(kind="jpeg", quality=int(rng.integers(75, 96))), generator)
     return kind, noisy, noisy if kind == "none" else images
 
