@@ -24,7 +24,7 @@ from genray.ecg.qrs import align_peaks, detect_peaks, fill_missing
 from genray.ecg.records.base import BEDSIDE_ALARM_AT, EcgRecord
 from genray.ecg.records.open import find_records, open_record
 from genray.ecg.rhythm import WINDOW, WINDOW_FEATURES, rhythm_features
-from genray.ecg.ventricular import BEAT, BEAT_FEATURES, UsualBeats, combine_leads
+from genray.ecg.ventricular import BEAT, BEAT_FEATURES, UsualBeats, combine_leads, is_like_usual
 from genray.errors import DataError
 from genray.models.rhythm import WINDOW_CLASSES
 from genray.settings.base import Location, Settings
@@ -330,37 +330,73 @@ def _cut(
     return beats, intervals, labels
 
 
-def _beat_features(parts: Sequence[_RecordPart]) -> list[Floats]:
+class _BeatFeatures(NamedTuple):
+    """Features of the beats of a record.
+
+    Attributes:
+        beats: (beats, features).
+        onsets: (N, features) of ventricular beats that have become the usual ones, compared with the last
+            other beats, as at the onset of their rhythm. Few records have onsets, and a monitor has to know a
+            tachycardia by its first beats.
+    """
+
+    beats: Floats
+    onsets: Floats
+
+
+def _beat_features(parts: Sequence[_RecordPart]) -> list[_BeatFeatures]:
     """Return the features of the beats of each record. The records go beat by beat together, as each beat is
     compared with those before."""
     leads = [part.beats.shape[1] for part in parts]
     first = np.cumsum([0, *leads[:-1]])
-    usual = UsualBeats(sum(leads))
+    usual, others = UsualBeats(sum(leads)), UsualBeats(sum(leads))
     found: list[list[Floats]] = [[] for _ in parts]
+    onsets: list[list[Floats]] = [[] for _ in parts]
+    pace = np.full(len(parts), np.nan)  # usual interval at the last other beat of each record, s
     for n in range(max(len(part.beats) for part in parts)):
         going = [number for number, part in enumerate(parts) if n < len(part.beats)]
-        rows = np.concatenate([first[number] + np.arange(leads[number]) for number in going])
-        features = usual.compare(rows, np.concatenate([parts[number].beats[n] for number in going]))
-        starts = np.cumsum([0, *[leads[number] for number in going][:-1]])
-        intervals = np.stack([parts[number].intervals[n] for number in going])
-        combined = combine_leads(features, np.ones(len(rows), np.bool_), starts, intervals)
+
+        def compare(bank: UsualBeats, numbers: list[int], *, follow: bool = True, at: int = n) -> Floats:
+            rows = np.concatenate([first[number] + np.arange(leads[number]) for number in numbers])
+            beats = np.concatenate([parts[number].beats[at] for number in numbers])
+            features = bank.compare(rows, beats, follow=follow)
+            starts = np.cumsum([0, *[leads[number] for number in numbers][:-1]])
+            intervals = np.stack([parts[number].intervals[at] for number in numbers])
+            if not follow:
+                intervals[:, 1] = intervals[:, 0] / pace[numbers]
+            return combine_leads(features, np.ones(len(rows), np.bool_), starts, intervals)
+
+        combined = compare(usual, going)
         for number, each in zip(going, combined, strict=True):
             found[number].append(each)
-    return [np.array(each).reshape(-1, BEAT_FEATURES) for each in found]
+        labels = np.array([parts[number].beat_labels[n] for number in going])
+        if other := [number for number, label in zip(going, labels, strict=True) if label == 0]:
+            compare(others, other)
+            seconds, ratio = np.stack([parts[number].intervals[n] for number in other]).T
+            pace[other] = seconds / ratio
+        began = (labels == 1) & is_like_usual(combined) & np.isfinite(pace[going])
+        if ventricular := [number for number, each in zip(going, began, strict=True) if each]:
+            for number, each in zip(ventricular, compare(others, ventricular, follow=False), strict=True):
+                onsets[number].append(each)
+    return [
+        _BeatFeatures(np.array(each).reshape(-1, BEAT_FEATURES), np.array(more).reshape(-1, BEAT_FEATURES))
+        for each, more in zip(found, onsets, strict=True)
+    ]
 
 
-def _samples(number: int, part: _RecordPart, beats: Floats) -> LabelledSamples:
+def _samples(number: int, part: _RecordPart, found: _BeatFeatures) -> LabelledSamples:
     """Return windows and labelled beats of a record as samples."""
     chosen = part.beat_labels >= 0
-    counts = (len(part.windows), int(chosen.sum()))
+    beats = np.concatenate([found.beats[chosen], found.onsets])
+    counts = (len(part.windows), len(beats))
     width = max(WINDOW_FEATURES, BEAT_FEATURES)
     features = np.zeros((sum(counts), width), np.float32)
     features[: counts[0], :WINDOW_FEATURES] = part.windows
-    features[counts[0] :, :BEAT_FEATURES] = beats[chosen]
+    features[counts[0] :, :BEAT_FEATURES] = beats
     return LabelledSamples(
         features,
         np.repeat([False, True], counts),
-        np.concatenate([part.labels, part.beat_labels[chosen]]),
+        np.concatenate([part.labels, part.beat_labels[chosen], np.ones(len(found.onsets), np.int64)]),
         np.full(sum(counts), number, np.int64),
     )
 

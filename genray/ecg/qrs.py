@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,14 @@ _MOST_REFUSED = 64  # peaks stored for search-back; limited, as asystole contain
 _LONGEST_SEARCH = (
     4  # s without a complex after which there is no search-back: in asystole it would find P waves
 )
+# Complexes of another shape than before, as in a ventricular tachycardia, may be far below the level of the
+# last ones. They come alike and regularly.
+_SERIES = 3  # such peaks in a row that are complexes
+_SERIES_ENERGY = 4.0  # mV/s, least energy of these: that of P waves of 0.25 mV
+_SERIES_CONTRAST = 2.5  # least ratio of their energy to the lowest beside them; that of a tone is 1.3
+_SERIES_HEIGHTS = 1.6  # largest ratio of their heights
+_SERIES_INTERVALS = 1.3  # largest ratio of their intervals
+_SERIES_RANGE = (0.24, 1.5)  # s, of their intervals: 40 to 250/min
 _LEARNING = 8  # s from whose highest peaks the height of a lead's complexes is learned
 
 
@@ -54,11 +63,13 @@ class EnergyPeak(NamedTuple):
         sample: its sample.
         height: energy, relative to the expected one of a complex.
         steepness: steepest slope, relative to the same.
+        clear: energy in mV/s; 0: unknown, or it does not stand out from the signal beside it.
     """
 
     sample: int
     height: float
     steepness: float
+    clear: float = 0.0
 
 
 class QrsFilter:
@@ -138,6 +149,9 @@ class QrsThresholds:
         that was analysed. Search-back may also return a peak that an earlier call refused."""
         complexes: list[int] = []
         for peak in peaks:
+            if series := self._changed_complexes(peak):
+                complexes += series
+                continue
             complexes += self._search_back(peak.sample)
             since = peak.sample - self.last if self.last >= 0 else self.rate
             if since < REFRACTORY * self.rate:
@@ -190,6 +204,27 @@ class QrsThresholds:
         self._accept(peak, signal)
         return [peak.sample]
 
+    def _changed_complexes(self, last: EnergyPeak) -> list[int]:
+        """Return complexes of another shape than the ones before, of which `last` is the last one: peaks that
+        are alike and regular where the usual complexes are missing. The levels begin anew with theirs."""
+        if self.last < 0 or last.clear < _SERIES_ENERGY:
+            return []
+        if last.sample - self.last <= 1.66 * self._usual():
+            return []
+        peaks = [peak for peak in self._refused if peak.clear >= _SERIES_ENERGY] + [last]
+        lowest = max(peak.height for peak in peaks) / _SERIES_HEIGHTS
+        high = [peak for peak in peaks if peak.height >= lowest]  # others are waves between complexes
+        count = _regular([peak.sample / self.rate for peak in high]) if high[-1] is last else 0
+        if count < _SERIES:
+            return []
+        series = high[-count:]
+        height = _median(deque(peak.height for peak in series))
+        self._signal.extend([height] * 8)
+        self._noise.extend([0.2 * height] * 8)
+        for peak in series:
+            self._accept(peak, height)
+        return [peak.sample for peak in series]
+
     def _accept(self, peak: EnergyPeak, signal: float) -> None:
         if self.last >= 0:
             self.rr.append(min(peak.sample - self.last, int(2 * self.rate)))
@@ -201,6 +236,19 @@ class QrsThresholds:
             self._refused.popleft()
 
 
+def _regular(times: list[float]) -> int:
+    """Return how many of the last `times` (s) follow each other regularly, at a rate of complexes."""
+    shortest, longest = _SERIES_RANGE[1], _SERIES_RANGE[0]
+    count = 1
+    for before, after in reversed(list(pairwise(times))):
+        interval = after - before
+        shortest, longest = min(shortest, interval), max(longest, interval)
+        if shortest < _SERIES_RANGE[0] or longest > min(_SERIES_RANGE[1], _SERIES_INTERVALS * shortest):
+            break
+        count += 1
+    return count
+
+
 def find_energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the rows and columns of the maxima of `energy` (rows, columns) without a higher value within
     `apart` columns; maxima nearer to an edge than that are left out."""
@@ -208,6 +256,17 @@ def find_energy_peaks(energy: Floats, apart: int) -> tuple[NDArray[np.intp], NDA
     inner = slice(apart, energy.shape[-1] - apart)
     rows, columns = np.nonzero((energy[:, inner] == highest[:, inner]) & (energy[:, inner] > 0))
     return rows, columns + apart
+
+
+def find_clear(
+    energy: Floats, rows: NDArray[np.intp], columns: NDArray[np.intp], apart: int
+) -> NDArray[np.bool_]:
+    """Return which peaks of the energy (rows, columns) stand out from the lowest within `apart` columns,
+    (peaks,)."""
+    height = energy[rows, columns]
+    beside = np.clip(columns[:, None] + np.arange(-apart, apart + 1), 0, energy.shape[1] - 1)
+    lowest = energy[rows[:, None], beside].min(axis=1)
+    return np.asarray(height > _SERIES_CONTRAST * lowest, np.bool_)
 
 
 def find_steepest(
@@ -223,7 +282,7 @@ def detect_peaks(signal: NDArray[np.floating], rate: float) -> NDArray[np.int64]
     """Detect the R peaks of a whole lead.
 
     Args:
-        signal: (samples,) in any unit; NaN where samples are missing.
+        signal: (samples,) in mV; NaN where samples are missing. Another unit is no obstacle to usual beats.
         rate: sampling rate, Hz.
 
     Returns:
@@ -247,9 +306,11 @@ def detect_peaks(signal: NDArray[np.floating], rate: float) -> NDArray[np.int64]
     columns = columns - apart
     steepest = find_steepest(filtered.squares, np.zeros_like(columns), columns + bank.delay, bank.width)
     heights, slopes = energy[0, columns] / level, np.sqrt(steepest) / level
-    peaks = [
-        EnergyPeak(*peak) for peak in zip(columns.tolist(), heights.tolist(), slopes.tolist(), strict=True)
-    ]
+    clear = np.where(
+        find_clear(energy, np.zeros_like(columns), columns, apart), energy[0, columns] * rate, 0.0
+    )
+    found = zip(columns.tolist(), heights.tolist(), slopes.tolist(), clear.tolist(), strict=True)
+    peaks = [EnergyPeak(*peak) for peak in found]
     complexes = np.array(sorted(QrsThresholds(rate).push(peaks, samples.shape[1])), np.int64)
     return align_peaks(samples.T, complexes[complexes < samples.shape[1]], rate)
 

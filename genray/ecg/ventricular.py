@@ -56,12 +56,13 @@ class UsualBeats:
         self._shapes[rows] = np.nan
         self._others[rows] = 0
 
-    def compare(self, rows: NDArray[np.intp], beats: NDArray[np.floating]) -> Floats:
+    def compare(self, rows: NDArray[np.intp], beats: NDArray[np.floating], *, follow: bool = True) -> Floats:
         """Return the features of beats, and let the usual beats follow.
 
         Args:
             rows: (beats,) lead of each beat.
             beats: (beats, `BEAT.samples`) in mV, without NaN.
+            follow: whether the usual beats follow.
 
         Returns:
             (beats, features of one lead), for `combine_leads`.
@@ -70,13 +71,22 @@ class UsualBeats:
         usual = self._shapes[rows]
         known = np.isfinite(usual[:, 0])
         features = _lead_features(samples, np.where(known[:, None], usual, samples), known)
-        alike = features[:, _LIKENESS] < np.log(1.02 - _ALIKE)
+        if not follow:
+            return features
+        alike = is_like_usual(features)
         others = np.where(alike, np.maximum(self._others[rows] - 1, 0), self._others[rows] + 1)
         replaced = ~known | (others >= _OTHERS)
         followed = np.where(alike[:, None], usual + _FOLLOW * (samples - usual), usual)
         self._shapes[rows] = np.where(replaced[:, None], samples, followed)
         self._others[rows] = np.where(replaced, 0, others)
         return features
+
+
+def is_like_usual(features: Floats) -> NDArray[np.bool_]:
+    """Return whether beats are like the usual ones, (N,), by their features (N, features), of one lead or
+    combined."""
+    like: NDArray[np.bool_] = features[:, _LIKENESS] < np.log(1.02 - _ALIKE)
+    return like
 
 
 def _lead_features(beats: Floats, usual: Floats, known: NDArray[np.bool_]) -> Floats:

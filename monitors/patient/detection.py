@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genray.ecg.pacing import PacePulseFilter
-from genray.ecg.qrs import REFRACTORY, EnergyPeak, QrsFilter, QrsThresholds, find_energy_peaks, find_steepest
+from genray.ecg.qrs import (
+    REFRACTORY,
+    EnergyPeak,
+    QrsFilter,
+    QrsThresholds,
+    find_clear,
+    find_energy_peaks,
+    find_steepest,
+)
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float64]
@@ -147,13 +155,23 @@ class QrsDetector:
         streams, columns = find_energy_peaks(fused, self._apart)
         heights = fused[streams, columns]
         steepness = self._steepness(starts, squares, share, streams, columns)
+        clear = np.where(
+            find_clear(fused, streams, columns, self._apart),
+            self._energies(rows, starts, energy, share, streams, columns),
+            0.0,
+        )
         # Column 0 is `context` samples before this hop's first, and energy lags behind the samples.
         offset = -self._hop - self._context - self._lag
         peaks: list[list[EnergyPeak]] = [[] for _ in decisions]
-        for stream, column, height, slope in zip(
-            streams.tolist(), columns.tolist(), heights.tolist(), steepness.tolist(), strict=True
+        for stream, column, *sizes in zip(
+            streams.tolist(),
+            columns.tolist(),
+            heights.tolist(),
+            steepness.tolist(),
+            clear.tolist(),
+            strict=True,
         ):
-            peaks[stream].append(EnergyPeak(ends[stream] + offset + column, height, slope))
+            peaks[stream].append(EnergyPeak(ends[stream] + offset + column, *sizes))
         complexes: list[list[int]] = []
         for stream, (state, candidates) in enumerate(zip(decisions, peaks, strict=True)):
             horizon = ends[stream] - self.delay
@@ -218,13 +236,22 @@ class QrsDetector:
         self, starts: Rows, squares: Floats, share: Floats, streams: Rows, columns: Rows
     ) -> Floats:
         """Return the fused steepest slope of each peak at `columns` of `streams`, (peaks,)."""
-        counts = np.diff(np.append(starts, len(share)))[streams]
-        first = np.cumsum(counts) - counts
-        leads = np.arange(counts.sum()) - np.repeat(first - starts[streams], counts)
-        steepest = find_steepest(squares, leads, np.repeat(columns, counts), self._filter.width)
+        leads, number, first = _leads_of(starts, len(share), streams)
+        steepest = find_steepest(squares, leads, np.repeat(columns, number), self._filter.width)
         if not len(steepest):
             return np.zeros(0)
         return np.sqrt(np.add.reduceat(steepest * share[leads], first)) * self._rate
+
+    def _energies(
+        self, rows: Rows, starts: Rows, energy: Floats, share: Floats, streams: Rows, columns: Rows
+    ) -> Floats:
+        """Return the energy of each peak in mV/s, (peaks,): the weighted mean of its leads."""
+        leads, number, first = _leads_of(starts, len(share), streams)
+        if not len(leads):
+            return np.zeros(0)
+        weights = share[leads] * np.maximum(self._level[rows[leads]], _FLOOR) ** 2
+        of_leads = energy[leads, np.repeat(columns, number)]
+        return np.sqrt(np.add.reduceat(of_leads**2 * weights, first))
 
     def _track(
         self,
@@ -252,6 +279,15 @@ class QrsDetector:
                     self._usual[rows[leads]] = usual + _TRACK * (recent[leads] - usual)
                     self._in_doubt[rows[leads]] = False
                     self._waited[rows[leads]] = 0
+
+
+def _leads_of(starts: Rows, count: int, streams: Rows) -> tuple[Rows, Rows, Rows]:
+    """Return the leads of the stream of each of several peaks, one peak after the other; their number, and
+    where those of each peak begin."""
+    number = np.diff(np.append(starts, count))[streams]
+    first = np.cumsum(number) - number
+    leads = np.arange(number.sum()) - np.repeat(first - starts[streams], number)
+    return leads, number, first
 
 
 def _end(starts: Rows, stream: int, leads: int) -> int:

@@ -4,16 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from genray.bundle import load_bundle, summarise
 from genray.datasets.rhythms import RhythmDataSettings, group_of, open_rhythm_set
 from genray.ecg.records.wfdb import write_wfdb
 from genray.ecg.synthesis import Episode, generate
+from genray.ecg.ventricular import BEAT_FEATURES, is_like_usual
 from genray.errors import DataError
 from monitors.evaluation.rhythm_models import RhythmModels
 from monitors.patient.rhythm.ventricular import RhythmModel
-from tests.genray.ecg.rhythms import write_unannotated, write_ventricular_record
+from tests.genray.ecg.rhythms import wide_beats, write_unannotated, write_ventricular_record
 
 Submit = Callable[..., dict[str, Any]]
 QUICK = ("loop.epochs=4", "loop.batch_size=64", "cross.folds=2")
@@ -74,6 +76,28 @@ def test_records_can_be_left_out_and_those_of_one_patient_stay_together(records:
     assert found.weights.mean() == pytest.approx(1)
     assert group_of("nstdb/118e06") == group_of("mitdb/118") == "118"
     assert group_of("a103l") == "a103l"
+
+
+def test_beats_of_a_tachycardia_are_also_trained_on_as_at_its_onset(tmp_path: Path) -> None:
+    write_ventricular_record(tmp_path / "a.hea", 0)
+    rate, begin, count = 250.0, 30, 30
+    made = generate(60.0, rate, seed=5)
+    first = round(begin * rate)
+    made.millivolts[first : first + round(15 * rate)] = wide_beats(15, rate, 120)[:, None]
+    wide = first + ((0.1 + 0.5 * np.arange(count)) * rate).astype(int)
+    narrow = made.peaks[(made.peaks < first) | (made.peaks > first + 15.5 * rate)]
+    peaks = np.concatenate([narrow, wide])
+    symbols = np.array(["N"] * len(narrow) + ["V"] * count)
+    order = np.argsort(peaks)
+    write_wfdb(tmp_path / "d.hea", made.millivolts, rate, ("II", "V1"), peaks[order], list(symbols[order]))
+    found = open_rhythm_set(RhythmDataSettings(path=str(tmp_path)), lambda text: None)
+    samples = found.samples
+    ventricular = samples.beat & (samples.labels == 1) & (samples.records == found.names.index("d"))
+    beats, onsets = np.split(samples.features[ventricular], [count])
+    assert 5 <= is_like_usual(beats).sum() == len(onsets)
+    assert not is_like_usual(onsets).any()
+    ratios = np.exp(onsets[:, BEAT_FEATURES - 2])
+    assert (ratios < 0.8).all(), "faster than the rhythm before"
 
 
 @pytest.mark.parametrize(

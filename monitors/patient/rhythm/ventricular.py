@@ -21,7 +21,9 @@ Floats = NDArray[np.floating]
 
 READY = "ready:rhythm"
 _PRESENT = 0.9  # least share of the samples of a window that must be present
-_CERTAIN = 1e-4  # least probability of a lead, so that one lead does not decide for all
+# Least probabilities of a lead (others, tachycardia, fibrillation), so that one lead does not decide for all:
+# one that moves looks like fibrillation with certainty, but fibrillation never makes clear complexes.
+_CERTAIN = (0.02, 1e-4, 1e-4)
 _WORSE = 2.0  # weight of fibrillation against tachycardia: taking one for the other is worse that way
 
 

@@ -185,3 +185,19 @@ def test_missing_samples_are_the_last_before_them() -> None:
     samples = np.array([[nan, 1.0, nan, inf, 2.0], [3.0, 3.0, nan, 4.0, nan]])
     assert fill_missing(samples).tolist() == [[0, 1, 1, 1, 2], [3, 3, 3, 4, 4]]
     assert fill_missing(np.ones((1, 3))).tolist() == [[1, 1, 1]]
+
+
+def test_low_peaks_that_are_alike_regular_and_clear_are_complexes_of_another_shape() -> None:
+    usual = [EnergyPeak(300 * n, 1.0, 1.0, 30.0) for n in range(1, 6)]
+    low = [EnergyPeak(1500 + 180 * n, 0.1, 0.05, 4.5) for n in range(1, 8)]
+    expected = [peak.sample for peak in usual + low]
+    assert sorted(QrsThresholds(RATE).push(usual + low, 2800)) == expected
+    for others in (
+        [peak._replace(clear=2.0) for peak in low],  # P waves
+        [
+            peak._replace(height=0.08 * (1 + n % 2), clear=4.5 * (1 + n % 2))
+            for n, peak in enumerate(low[::2])
+        ],
+        [peak._replace(sample=peak.sample + 60 * (n % 2)) for n, peak in enumerate(low)],
+    ):
+        assert sorted(QrsThresholds(RATE).push(usual + others, 2800)) == expected[:5]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from genray.ecg.qrs import QrsThresholds, detect_peaks, fill_missing
 from genray.ecg.synthesis import Episode, generate
 from monitors.patient.detection import QrsDetector
+from tests.genray.ecg.rhythms import wide_beats
 from tests.monitors.patients import hits
 
 RATE = 360.0
@@ -163,6 +164,28 @@ def test_t_waves_higher_than_the_complexes_are_no_beats(width: float) -> None:
         found = stream(volts)
         assert hits(found[found > 8], truth, 0.15)[2] == 0
         assert hits(found, truth[(truth > 8) & (truth < 47)], 0.15)[1] == 0
+
+
+@pytest.mark.parametrize("per_minute", [110, 150, 190])
+def test_wide_complexes_after_narrow_ones_are_found_at_once(per_minute: int) -> None:
+    for seed in range(3):
+        volts = generate(40, seed=seed).millivolts.astype(np.float64)
+        first = round(15 * RATE)
+        wide = wide_beats(14, RATE, per_minute, seed)
+        volts[first : first + len(wide)] = 0.8 * wide[:, None] * [1.0, 0.7]
+        truth = 15 + np.arange(0.1, 14, 60 / per_minute)
+        found = stream(volts)
+        assert hits(found, truth[1:-1], 0.15)[1] <= 1
+
+
+@pytest.mark.parametrize("height", [0.12, 0.2])
+def test_p_waves_without_complexes_are_no_complexes_of_another_shape(height: float) -> None:
+    ecg = generate(50, seed=1, script=[Episode("asystole", 15, 35)])
+    times = np.arange(len(ecg.millivolts)) / RATE
+    near = (times + 0.35) % 0.7 - 0.35
+    waves = height * np.exp(-((near / 0.025) ** 2) / 2) * (times > 16)
+    found = stream(ecg.millivolts + waves[:, None])
+    assert not (found > 16).any()
 
 
 def test_a_silent_heart_has_no_beats_from_the_start() -> None:

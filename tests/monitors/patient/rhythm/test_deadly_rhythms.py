@@ -30,6 +30,8 @@ def p_waves() -> Floats:
 
 
 RHYTHMS: dict[str, tuple[Callable[[], Floats], tuple[AlarmKind, ...]]] = {
+    "tachycardia of 120": (lambda: wide_beats(LASTS, RATE, 120), (VT,)),
+    "tachycardia of 130": (lambda: 0.8 * wide_beats(LASTS, RATE, 130), (VT,)),
     "tachycardia of 150": (lambda: wide_beats(LASTS, RATE, 150), (VT,)),
     "flutter of 240": (lambda: flutter(LASTS, RATE, 240), (VF, VT)),
     "flutter of 300": (lambda: flutter(LASTS, RATE, 300), (VF, VT)),
@@ -69,7 +71,14 @@ def diathermy(volts: Floats) -> Floats:
     return volts + noise
 
 
-CARE = (tremor, compressions_of_a_cuff, touched_electrode, diathermy)
+def moved_electrode(volts: Floats) -> Floats:
+    """One electrode moves as fibrillation does, 1 mV; the other lead is clear."""
+    moved = volts.copy()
+    moved[:, 0] += fibrillation(len(volts) / RATE, RATE, 1.0)
+    return moved
+
+
+CARE = (tremor, compressions_of_a_cuff, touched_electrode, diathermy, moved_electrode)
 
 
 def patient(seed: int) -> Floats:
