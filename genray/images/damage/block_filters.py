@@ -76,7 +76,9 @@ def refine(before: NDArray[P], after: NDArray[P]) -> NDArray[P]:
         before: the noisy image, (H, W, C) uint8 or uint16.
         after: the denoiser's result.
     """
-    return _pixels([_wiener(*pair) for pair in zip(_planes(before), _planes(after), strict=True)], before)
+    # Within a training in bf16, whose autocast would round levels to some gray levels.
+    with torch.autocast("cpu", enabled=False):
+        return _pixels([_wiener(*pair) for pair in zip(_planes(before), _planes(after), strict=True)], before)
 
 
 _FACTORS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2), "4:4:0": (2, 1), "4:1:1": (1, 4)}

@@ -23,7 +23,9 @@ from genray.images.damage.sampler import Sampler
 
 _LUMA = (0.299, 0.587, 0.114)
 _UNTOUCHED = 0.06  # share of images that stay clean, so that clean images are learned to be left alone
-_WHITE = 0.25  # share of images with white Gaussian noise only, as published figures are measured on
+_WHITE = 0.3  # share of images with white Gaussian noise only, as published figures are measured on
+_COARSE = 0.16  # share of images with blurred noise only, as film grain and scanned photographs have
+_WIDTHS = (0.5, 2.5)  # of the blur of coarse noise: standard deviation in pixels
 _COMPRESSED = 0.5  # share of the other images that are stored as a JPEG file in the end
 
 
@@ -32,9 +34,9 @@ class CameraNoise:
     """Noise of cameras, of a strength from `lowest` to `highest`: the root mean square of the noise, where
     white is 1.
 
-    White noise has every strength as often, as published figures are measured up to strong noise. Of the
-    noise that went through a camera small strengths are drawn more often, by the cube of a uniform number:
-    half is below an eighth of the range.
+    White noise has every strength as often, as published figures are measured up to strong noise. Of coarse
+    noise weak one is drawn more often, by the square of a uniform number: half is below a quarter of the
+    range. Of the noise that went through a camera it is the cube: half is below an eighth.
     """
 
     lowest: float
@@ -51,8 +53,10 @@ class CameraNoise:
         if kind < _UNTOUCHED:
             return clean.clone()
         draw = sampler.number()
-        if kind >= _UNTOUCHED + _WHITE:
+        if kind >= _UNTOUCHED + _WHITE + _COARSE:
             draw **= 3
+        elif kind >= _UNTOUCHED + _WHITE:
+            draw **= 2
         level = self.lowest + (self.highest - self.lowest) * draw
         if clean.shape[1] == 3 and torch.equal(clean[:, :1], clean[:, 1:2]):
             return self._add_to_one_kind(clean[:, :1], level, kind, sampler).expand(-1, 3, -1, -1)
@@ -63,13 +67,16 @@ class CameraNoise:
     ) -> torch.Tensor:
         if kind < _UNTOUCHED + _WHITE:
             return clean + level * sampler.normal(*clean.shape)
-        noisy = clean
-        for _ in range(2):
-            for number in sampler.order(len(_CHAIN)):
-                chance, damage = _CHAIN[number]
-                if sampler.number() < chance:
-                    noisy = damage(noisy, clean, sampler)
-        noise = noisy - clean
+        if kind < _UNTOUCHED + _WHITE + _COARSE:
+            noise = _coarse(clean, sampler)
+        else:
+            noisy = clean
+            for _ in range(2):
+                for number in sampler.order(len(_CHAIN)):
+                    chance, damage = _CHAIN[number]
+                    if sampler.number() < chance:
+                        noisy = damage(noisy, clean, sampler)
+            noise = noisy - clean
         strength = float(noise.square().mean().sqrt())
         if strength > 0:
             noise = noise * (level / strength)
@@ -77,6 +84,19 @@ class CameraNoise:
         if sampler.number() < _COMPRESSED:
             noisy = _compressed(noisy, clean, sampler)
         return noisy
+
+
+def _coarse(clean: torch.Tensor, sampler: Sampler) -> torch.Tensor:
+    """Return blurred noise: the same in all channels, as the grain of scanned film, or of each apart."""
+    low, high = _WIDTHS
+    width = low + (high - low) * sampler.number()
+    count, channels, height, columns = clean.shape
+    if sampler.number() < 0.5:
+        channels = 1
+    # Drawn larger than the image, so that the noise at the borders is the same as inside.
+    edge = math.ceil(3 * width)
+    noise = _blur(sampler.normal(count, channels, height + 2 * edge, columns + 2 * edge), width)
+    return noise[:, :, edge : edge + height, edge : edge + columns].expand(clean.shape)
 
 
 def _gaussian(noisy: torch.Tensor, clean: torch.Tensor, sampler: Sampler) -> torch.Tensor:

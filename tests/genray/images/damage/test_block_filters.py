@@ -2,6 +2,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -94,6 +95,15 @@ def test_tall_images_are_filtered_in_bands_without_a_seam() -> None:
     inside = np.abs(whole[420:].astype(int) - part[20:])
     assert inside[80:110].mean() < 2 * inside.mean() + 0.5
     assert whole.shape == strip.shape
+
+
+def test_a_training_in_bf16_refines_as_any_other() -> None:
+    noisy = draw_scene(40, 40, (1,)).astype(np.float32) + np.random.default_rng(0).normal(0, 8, (40, 40, 3))
+    before = noisy.clip(0, 255).astype(np.uint8)
+    after = gaussian_filter(before, (1, 1, 0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = refine(before, after)
+    assert (made == refine(before, after)).all()
 
 
 def test_tiny_and_flat_images_pass() -> None:

@@ -51,6 +51,18 @@ def test_noise_is_of_many_spectra() -> None:
     assert along.max() > 0.6
 
 
+def test_coarse_noise_is_drawn_equal_in_all_colours_and_of_each_apart_at_its_full_strength() -> None:
+    """Averaging 4x4 pixels leaves a quarter of white noise and half of noise blurred by 1.2 pixels."""
+    clean = torch.full((200, 3, 48, 48), 0.5)
+    clean[:, 0] = 0.4
+    noise = camera(clean, 20, 20) - clean
+    coarse = level(torch.nn.functional.avg_pool2d(noise, 4)) / level(noise) > 0.5
+    equal = (noise - noise[:, :1]).abs().amax(dim=(1, 2, 3)) < 2.5 / 255
+    assert int((coarse & equal).sum()) > 5
+    assert int((coarse & ~equal).sum()) > 5
+    assert float(level(noise[coarse & equal]).median()) == pytest.approx(20, rel=0.1)
+
+
 def test_noise_of_gray_images_is_gray() -> None:
     gray = scenes(40)[:, :1].expand(-1, 3, -1, -1)
     assert is_gray(camera(gray, 10, 30)).all()
