@@ -58,6 +58,8 @@ def place(state: Path) -> int:
     if not (state / "journal.sqlite").exists():
         return 0
     with closing(sqlite3.connect(f"file:{state / 'journal.sqlite'}?mode=ro", uri=True)) as database:
+        if not database.execute("SELECT name FROM sqlite_master WHERE name = 'states'").fetchall():
+            return 0  # the journal is just being made
         rows = database.execute("SELECT data FROM states WHERE name = 'place'").fetchall()
     return max((int(json.loads(data)["place"].get("chunk", 0)) for (data,) in rows), default=0)
 
