@@ -48,7 +48,7 @@ class SeriesFamily(Metric):
 
     @samples.setter
     def samples(self, samples: list[Sample]) -> None:
-        """Do nothing; the base class begins with no samples."""
+        assert not samples, "its series are its rows"  # the base class begins with no samples
 
     def lines(self) -> str:
         """Return the lines of its series."""

@@ -63,9 +63,8 @@ class QrsDetector:
         """Delay of the detection: samples from a complex to its decision."""
         self._context = 2 * self._apart
         self._energy: Floats32 = np.zeros((0, self._context), np.float32)
-        self._squares: Floats32 = np.zeros(
-            (0, self._context), np.float32
-        )  # of the slopes that the energy is made of
+        # Squares of the slopes that the energy is made of.
+        self._squares: Floats32 = np.zeros((0, self._context), np.float32)
         self._level: Floats = np.zeros(0)  # energy of a complex; 0: not learned yet
         self._noise: Floats = np.zeros(0)  # energy between complexes
         self._proven: Floats = np.zeros(0)  # level at the last detected complex

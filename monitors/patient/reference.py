@@ -98,9 +98,9 @@ class _EarlyBeat(NamedTuple):
     in_time: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class UsualBeat:
-    """A usual beat of a patient.
+    """A usual beat of a patient; equal to itself only.
 
     Attributes:
         shape: (leads, samples), z-normalised; NaN in leads that were not good.
@@ -291,7 +291,8 @@ class Reference:
             return
         other.seen = time
         if len(self.usual) == _MOST_SHAPES:
-            self.usual.remove(min(self.usual, key=lambda each: each.seen))
+            # One that was not seen since it was learned (NaN) goes first.
+            self.usual.remove(min(self.usual, key=lambda each: np.nan_to_num(each.seen, nan=-math.inf)))
         self.usual.append(other)
         self._later = []
 

@@ -18,6 +18,7 @@ def test_from_the_submit_to_the_first_step(lab: Lab) -> None:
     for number, name in enumerate(("first", "second"), start=1):
         sent, step = times(lab, name, number)
         print(f"{name} submit: {sent:.1f} s to the job's id, {step:.1f} s to a step")
+        assert 0 < sent < step
 
 
 def times(lab: Lab, name: str, seed: int) -> tuple[float, float]:

@@ -268,6 +268,20 @@ def test_a_usual_shape_that_was_not_seen_for_hours_is_forgotten() -> None:
     assert reference.usual == [second]
 
 
+def test_a_fourth_usual_shape_replaces_the_one_that_was_not_seen_for_longest() -> None:
+    reference, beats, _ = two_shapes()
+    first, second = reference.usual
+    reference.follow(first, first.shape, 1.0, time=20.0)
+    reference.follow(second, second.shape, 1.0, time=10.0)
+    for changed, time, seen in (
+        (-beats, 30.0, [20.0, 10.0, 30.0]),
+        (beats[:, ::-1], 40.0, [20.0, 30.0, 40.0]),  # the leads in each other's place
+    ):
+        for beat in np.concatenate([changed] * 2)[:300]:  # one in four of 256 is enough
+            reference.add_beat(normalise_beats(beat[:, SHIFTS:-SHIFTS]), 1.0, 1.0, ventricular=0.1, time=time)
+        assert [each.seen for each in reference.usual] == seen
+
+
 def test_what_is_saved_is_restored_and_saves_again_as_the_same() -> None:
     reference = learned(generate(60, seed=5))
     again = Reference(BEATS, LEADS, 140)
